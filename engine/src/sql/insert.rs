@@ -1,0 +1,132 @@
+//! `INSERT`, in its three modes.
+
+use datafusion::sql::sqlparser::ast::Ident;
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::reader::Reader;
+use super::statement::{Insert, InsertMode, InsertSource, Statement, fold};
+use crate::error::{Error, Result};
+
+/// `INSERT {INTO | OVERWRITE [PARTITIONS OF] [TABLE | INTO]} t [(columns)] [BY NAME] source`
+pub(super) fn insert(reader: &mut Reader<'_>) -> Result<Statement> {
+    reader.expect(&["INSERT"])?;
+    let mode = mode(reader)?;
+    let table = reader.object_name()?;
+    refuse_target_clauses(reader)?;
+    let columns = columns(reader)?;
+    let by_name = reader.take(&["BY", "NAME"]);
+    if by_name && !columns.is_empty() {
+        let error = Error::invalid("BY NAME and a list of columns exclude each other");
+        return Err(error.with_position(reader.position()));
+    }
+    refuse_target_clauses(reader)?;
+    let place = reader.position();
+    let source = if reader.take(&["DEFAULT", "VALUES"]) {
+        if by_name || !columns.is_empty() {
+            let error = Error::invalid("DEFAULT VALUES takes neither columns nor BY NAME");
+            return Err(error.with_position(place));
+        }
+        InsertSource::DefaultValues
+    } else {
+        InsertSource::Query(reader.query()?)
+    };
+    Ok(Statement::Insert(Insert {
+        table,
+        columns,
+        by_name,
+        source,
+        mode,
+    }))
+}
+
+fn mode(reader: &mut Reader<'_>) -> Result<InsertMode> {
+    if reader.take(&["INTO"]) {
+        take_table_keyword(reader);
+        return Ok(InsertMode::Append);
+    }
+    if reader.take(&["OVERWRITE"]) {
+        let mode = if reader.take(&["PARTITIONS", "OF"]) {
+            InsertMode::OverwritePartitions
+        } else {
+            InsertMode::Overwrite
+        };
+        if !reader.take(&["INTO"]) {
+            take_table_keyword(reader);
+        }
+        return Ok(mode);
+    }
+    for other in [
+        "OR",
+        "IGNORE",
+        "REPLACE",
+        "LOW_PRIORITY",
+        "DELAYED",
+        "HIGH_PRIORITY",
+        "ALL",
+        "FIRST",
+    ] {
+        if reader.sees(&[other]) {
+            let what = match reader.peek_word(1) {
+                Some(next) if other == "OR" => format!("INSERT OR {next}"),
+                _ => format!("INSERT {other}"),
+            };
+            return Err(reader.unsupported(&what));
+        }
+    }
+    Err(reader.expected("INTO or OVERWRITE"))
+}
+
+/// Hive's `INSERT INTO TABLE t`.
+fn take_table_keyword(reader: &mut Reader<'_>) {
+    reader.take(&["TABLE"]);
+}
+
+/// The list of columns; a parenthesis may also begin the query.
+fn columns(reader: &mut Reader<'_>) -> Result<Vec<Ident>> {
+    let list = [Token::Comma, Token::RParen, Token::Period]
+        .iter()
+        .any(|after| reader.sees_symbol(2, after));
+    if !reader.sees_symbol(0, &Token::LParen) || !list {
+        return Ok(vec![]);
+    }
+    let mut columns: Vec<Ident> = Vec::new();
+    reader.list(|reader| {
+        let place = reader.position();
+        let column = reader.identifier()?;
+        if columns.iter().any(|seen| fold(seen) == fold(&column)) {
+            let error = Error::invalid(format!("column {column} is named twice"));
+            return Err(error.with_position(place));
+        }
+        columns.push(column);
+        Ok(())
+    })?;
+    Ok(columns)
+}
+
+fn refuse_target_clauses(reader: &Reader<'_>) -> Result<()> {
+    let version = ["VERSION", "TIMESTAMP"]
+        .iter()
+        .any(|word| reader.sees(&[word, "AS", "OF"]))
+        || reader.sees(&["FOR"])
+        || reader.sees(&["AT"]) && reader.sees_symbol(1, &Token::LParen);
+    if version {
+        let error = Error::invalid("a version clause cannot stand on the table that is written")
+            .with_hint("rows are always written to the newest version");
+        return Err(error.with_position(reader.position()));
+    }
+    if reader.sees(&["PARTITION"]) {
+        return Err(reader.unsupported("INSERT .. PARTITION (..)").with_hint(
+            "partition columns are columns of the source; INSERT OVERWRITE PARTITIONS OF t replaces only the partitions that it has rows for",
+        ));
+    }
+    if reader.sees(&["AS"]) {
+        return Err(reader.unsupported("an alias for the table that is written"));
+    }
+    if reader.sees(&["REPLACE"]) {
+        return Err(reader.unsupported("INSERT .. REPLACE"));
+    }
+    if reader.sees(&["OVERRIDING"]) {
+        return Err(reader.unsupported("OVERRIDING"));
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! The text of one statement to a [`Statement`], checked for clauses that nobody would honour.
+
+use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::reader::Reader;
+use super::statement::Statement;
+use super::suggest::nearest;
+use super::syntax::VERSION_PLACE;
+use super::{alter, copy, create, explain, insert, parameters, plain, refuse, session, show};
+use crate::error::{Error, Result};
+
+/// Reads exactly one statement; a final semicolon is welcome.
+pub(crate) fn parse(sql: &str) -> Result<Statement> {
+    let mut reader = Reader::new(sql)?;
+    while reader.take_symbol(&Token::SemiColon) {}
+    if reader.done() {
+        return Err(Error::invalid("there is no statement in the text"));
+    }
+    let mut parsed = statement(&mut reader)?;
+    finish(&reader)?;
+    while reader.take_symbol(&Token::SemiColon) {}
+    if !reader.done() {
+        let error = Error::invalid("the text holds more than one statement")
+            .with_hint("run them one at a time");
+        return Err(error.with_position(reader.position()));
+    }
+    plain::rewrite(&mut parsed);
+    refuse::check(&parsed)?;
+    parameters::check(&parsed)?;
+    Ok(parsed)
+}
+
+/// Reads a row expression, such as the text of a CHECK kept in a table's metadata.
+pub(crate) fn parse_expr(sql: &str) -> Result<Expr> {
+    let mut reader = Reader::new(sql)?;
+    let expr = reader.expr()?;
+    if !reader.done() {
+        return Err(reader.expected("the end of the expression"));
+    }
+    refuse::row_expression(&expr, "a CHECK")?;
+    Ok(expr)
+}
+
+/// Words that begin a statement we run.
+const VERBS: [&str; 23] = [
+    "SELECT",
+    "WITH",
+    "FROM",
+    "VALUES",
+    "INSERT",
+    "CREATE",
+    "DROP",
+    "ALTER",
+    "COPY",
+    "EXPLAIN",
+    "DESCRIBE",
+    "DESC",
+    "SHOW",
+    "SET",
+    "RESET",
+    "USE",
+    "PREPARE",
+    "EXECUTE",
+    "DEALLOCATE",
+    "BEGIN",
+    "START",
+    "COMMIT",
+    "ROLLBACK",
+];
+
+/// Words that begin a statement of other systems or of SQL that we do not run.
+const FOREIGN_VERBS: [&str; 56] = [
+    "ABORT",
+    "ANALYZE",
+    "ASSERT",
+    "ATTACH",
+    "CACHE",
+    "CALL",
+    "CHECK",
+    "CHECKPOINT",
+    "CLEANSE",
+    "CLOSE",
+    "CLUSTER",
+    "COMMENT",
+    "DECLARE",
+    "DELETE",
+    "DENY",
+    "DETACH",
+    "DISCARD",
+    "DO",
+    "EXEC",
+    "EXPORT",
+    "FETCH",
+    "FLUSH",
+    "GRANT",
+    "IMPORT",
+    "INSTALL",
+    "KILL",
+    "LISTEN",
+    "LOAD",
+    "LOCK",
+    "MERGE",
+    "MSCK",
+    "NOTIFY",
+    "OPEN",
+    "OPTIMIZE",
+    "PRAGMA",
+    "PURGE",
+    "REFRESH",
+    "REINDEX",
+    "RELEASE",
+    "RENAME",
+    "REPAIR",
+    "REPLACE",
+    "REPLAY",
+    "RESTORE",
+    "REVOKE",
+    "SAVEPOINT",
+    "TABLE",
+    "TRUNCATE",
+    "UNCACHE",
+    "UNLISTEN",
+    "UNLOAD",
+    "UNLOCK",
+    "UPDATE",
+    "UPSERT",
+    "VACUUM",
+    "VERIFY",
+];
+
+/// Reads a statement up to the clause it does not know.
+pub(super) fn statement(reader: &mut Reader<'_>) -> Result<Statement> {
+    if reader.sees_symbol(0, &Token::LParen) {
+        return Ok(Statement::Query(reader.query()?));
+    }
+    let Some(verb) = reader.peek_word(0) else {
+        return Err(reader.expected("a statement"));
+    };
+    match verb.as_str() {
+        "SELECT" | "WITH" | "FROM" | "VALUES" => Ok(Statement::Query(reader.query()?)),
+        "INSERT" => insert::insert(reader),
+        "CREATE" => create::create(reader),
+        "DROP" => alter::drop(reader),
+        "ALTER" => alter::alter(reader),
+        "COPY" => copy::copy(reader),
+        "EXPLAIN" => explain::explain(reader),
+        "DESCRIBE" | "DESC" => show::describe(reader),
+        "SHOW" => show::show(reader),
+        "SET" => session::set(reader),
+        "RESET" => session::reset(reader),
+        "USE" => session::use_schema(reader),
+        "PREPARE" => session::prepare(reader),
+        "EXECUTE" => session::execute(reader),
+        "DEALLOCATE" => session::deallocate(reader),
+        "BEGIN" | "START" | "COMMIT" | "ROLLBACK" => session::transaction(reader),
+        _ => Err(foreign(reader, &verb)),
+    }
+}
+
+fn foreign(reader: &Reader<'_>, verb: &str) -> Error {
+    if FOREIGN_VERBS.contains(&verb) {
+        return reader.unsupported(verb);
+    }
+    let error = reader.expected("a statement");
+    match nearest(verb, VERBS) {
+        Some(near) => error.with_hint(format!("did you mean {near}?")),
+        None => error,
+    }
+}
+
+/// Words that begin a clause which other systems allow after what we have read.
+const FOREIGN_CLAUSES: [(&str, &str); 17] = [
+    ("RETURNING", "RETURNING"),
+    ("OUTPUT", "OUTPUT"),
+    (
+        "ON",
+        "an ON clause (CONFLICT, DUPLICATE KEY, COMMIT, CLUSTER) here",
+    ),
+    ("CLUSTER", "CLUSTER BY"),
+    ("CLUSTERED", "CLUSTERED BY"),
+    ("DISTRIBUTE", "DISTRIBUTE BY"),
+    ("SORT", "SORT BY"),
+    ("SORTED", "SORTED BY"),
+    ("ENGINE", "ENGINE"),
+    ("INHERITS", "INHERITS"),
+    ("LIKE", "LIKE here"),
+    ("CLONE", "CLONE"),
+    ("SHALLOW", "SHALLOW CLONE"),
+    ("DEEP", "DEEP CLONE"),
+    ("TABLESPACE", "TABLESPACE"),
+    ("TABLESAMPLE", "TABLESAMPLE"),
+    ("STRICT", "STRICT"),
+];
+
+/// Everything must have been read: what is left is a clause that nobody honours.
+fn finish(reader: &Reader<'_>) -> Result<()> {
+    if reader.done() || reader.sees_symbol(0, &Token::SemiColon) {
+        return Ok(());
+    }
+    if ["VERSION", "TIMESTAMP"]
+        .iter()
+        .any(|word| reader.sees(&[word, "AS", "OF"]))
+    {
+        return Err(reader
+            .expected("the end of the statement")
+            .with_hint(VERSION_PLACE));
+    }
+    let word = reader.peek_word(0);
+    let clause = FOREIGN_CLAUSES
+        .iter()
+        .find(|(first, _)| word.as_deref() == Some(first));
+    Err(match clause {
+        Some((_, name)) => reader.unsupported(name),
+        None => reader.expected("the end of the statement"),
+    })
+}

@@ -1,0 +1,296 @@
+//! What a statement says: plain data, checked for form, with no name resolved.
+
+use std::fmt;
+
+use datafusion::common::format::ExplainFormat;
+use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query};
+use datafusion::sql::sqlparser::keywords;
+
+/// One statement. Anything that is not here is refused by name when it is read.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one statement is alive at a time, and most are queries, which are boxed"
+)]
+pub(crate) enum Statement {
+    Query(Box<Query>),
+    Explain(Explain),
+    Insert(Insert),
+    CreateTable(CreateTable),
+    CreateExternalTable(CreateExternalTable),
+    CreateSchema {
+        name: ObjectName,
+        if_not_exists: bool,
+    },
+    CreateView(CreateView),
+    Drop(Drop),
+    AlterTable {
+        name: ObjectName,
+        action: AlterAction,
+    },
+    CopyTo(CopyTo),
+    CopyInto(CopyInto),
+    Show(Show),
+    /// Columns of a table.
+    Describe(ObjectName),
+    /// Versions of a table.
+    DescribeHistory(ObjectName),
+    /// Columns of a query's answer; the query does not run.
+    DescribeQuery(Box<Query>),
+    /// A session variable, its name in lower case with dots.
+    Set {
+        name: String,
+        value: String,
+    },
+    Reset {
+        name: String,
+    },
+    Use {
+        schema: ObjectName,
+    },
+    Prepare(Prepare),
+    Execute {
+        name: Ident,
+        arguments: Vec<Expr>,
+    },
+    /// Without a name: all of them.
+    Deallocate {
+        name: Option<Ident>,
+    },
+    Transaction(Transaction),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Explain {
+    pub(crate) analyze: bool,
+    pub(crate) verbose: bool,
+    pub(crate) format: Option<ExplainFormat>,
+    /// A query or a write.
+    pub(crate) statement: Box<Statement>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Insert {
+    pub(crate) table: ObjectName,
+    /// The columns named, in the order of the source's; empty when none are.
+    pub(crate) columns: Vec<Ident>,
+    /// Whether source columns find their target by name (`BY NAME`).
+    pub(crate) by_name: bool,
+    pub(crate) source: InsertSource,
+    pub(crate) mode: InsertMode,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum InsertSource {
+    Query(Box<Query>),
+    /// One row of every column's default.
+    DefaultValues,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InsertMode {
+    /// `INSERT INTO t`
+    Append,
+    /// `INSERT OVERWRITE t`: the table, or what its property says.
+    Overwrite,
+    /// `INSERT OVERWRITE PARTITIONS OF t`: only the partitions that the source has rows for.
+    OverwritePartitions,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CreateTable {
+    pub(crate) name: ObjectName,
+    pub(crate) if_not_exists: bool,
+    pub(crate) or_replace: bool,
+    /// Never empty unless `query` is there.
+    pub(crate) columns: Vec<Column>,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) partitioned_by: Vec<Ident>,
+    pub(crate) properties: Vec<(String, String)>,
+    pub(crate) comment: Option<String>,
+    /// `AS query`. With `columns`, its columns go to theirs by position.
+    pub(crate) query: Option<Box<Query>>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Column {
+    pub(crate) name: Ident,
+    pub(crate) data_type: DataType,
+    pub(crate) nullable: bool,
+    pub(crate) default: Option<Expr>,
+    pub(crate) comment: Option<String>,
+}
+
+/// A row check. Its expression holds no subquery and no parameter.
+#[derive(Debug, Clone)]
+pub(crate) struct Check {
+    pub(crate) name: Option<Ident>,
+    pub(crate) expr: Expr,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CreateExternalTable {
+    pub(crate) name: ObjectName,
+    pub(crate) if_not_exists: bool,
+    pub(crate) format: FileFormat,
+    pub(crate) location: String,
+    /// Empty: read from the files.
+    pub(crate) columns: Vec<Column>,
+    pub(crate) options: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileFormat {
+    Delta,
+    Parquet,
+    Csv,
+    Json,
+    Avro,
+}
+
+impl FileFormat {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Delta,
+        Self::Parquet,
+        Self::Csv,
+        Self::Json,
+        Self::Avro,
+    ];
+}
+
+impl fmt::Display for FileFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Delta => "DELTA",
+            Self::Parquet => "PARQUET",
+            Self::Csv => "CSV",
+            Self::Json => "JSON",
+            Self::Avro => "AVRO",
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CreateView {
+    pub(crate) name: ObjectName,
+    pub(crate) or_replace: bool,
+    pub(crate) if_not_exists: bool,
+    pub(crate) columns: Vec<Ident>,
+    pub(crate) query: Box<Query>,
+    /// The query as it was typed, version clauses included.
+    pub(crate) text: String,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Drop {
+    pub(crate) kind: DropKind,
+    pub(crate) name: ObjectName,
+    pub(crate) if_exists: bool,
+    pub(crate) cascade: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DropKind {
+    Table,
+    View,
+    Schema,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum AlterAction {
+    AddColumn(Column),
+    SetProperties(Vec<(String, String)>),
+    UnsetProperties { keys: Vec<String>, if_exists: bool },
+    RenameTo(ObjectName),
+    AddCheck { name: Ident, expr: Expr },
+    DropConstraint { name: Ident, if_exists: bool },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CopyTo {
+    pub(crate) source: CopySource,
+    pub(crate) target: String,
+    /// None: told by the target's extension.
+    pub(crate) format: Option<FileFormat>,
+    pub(crate) options: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum CopySource {
+    Table(ObjectName),
+    Query(Box<Query>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct CopyInto {
+    pub(crate) table: ObjectName,
+    pub(crate) columns: Vec<Ident>,
+    /// Paths, URLs or patterns; never empty.
+    pub(crate) files: Vec<String>,
+    /// None: told by the files' extension.
+    pub(crate) format: Option<FileFormat>,
+    pub(crate) options: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Show {
+    Tables {
+        schema: Option<ObjectName>,
+        like: Option<String>,
+    },
+    Schemas {
+        like: Option<String>,
+    },
+    Columns {
+        table: ObjectName,
+    },
+    /// The statement that would make this table or view.
+    Create {
+        name: ObjectName,
+    },
+    Functions {
+        like: Option<String>,
+    },
+    /// A session variable, its name in lower case with dots.
+    Variable(String),
+    AllVariables,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Prepare {
+    pub(crate) name: Ident,
+    pub(crate) types: Vec<DataType>,
+    /// A query or an INSERT, checked like any other.
+    pub(crate) statement: Box<Statement>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transaction {
+    Begin,
+    Commit,
+    Rollback,
+}
+
+/// A name as the catalog knows it: in lower case unless it was quoted.
+pub(crate) fn fold(name: &Ident) -> String {
+    match name.quote_style {
+        Some(_) => name.value.clone(),
+        None => name.value.to_ascii_lowercase(),
+    }
+}
+
+/// An identifier as SQL text: bare where that means the same.
+pub(crate) fn quoted(name: &str) -> String {
+    let bare = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && !keywords::ALL_KEYWORDS
+            .iter()
+            .any(|keyword| keyword.eq_ignore_ascii_case(name));
+    if bare {
+        name.to_owned()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+}

@@ -1,0 +1,29 @@
+//! The room as a whole: what each statement means, what is refused and where, and that no text breaks it.
+
+mod hostile;
+mod refused;
+mod statements;
+mod versioned;
+
+use crate::error::{Error, ErrorKind};
+
+fn error(sql: &str) -> Error {
+    match super::parse(sql) {
+        Ok(statement) => panic!("accepted: {sql}\n{statement:?}"),
+        Err(error) => error,
+    }
+}
+
+/// The statement is refused as unsupported, by a message that names the clause.
+fn unsupported(sql: &str, clause: &str) {
+    let error = error(sql);
+    assert!(error.message().contains(clause), "{sql}\n{error}");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{sql}\n{error}");
+}
+
+/// The statement is refused as wrong, by a message that holds these words.
+fn invalid(sql: &str, words: &str) {
+    let error = error(sql);
+    assert!(error.message().contains(words), "{sql}\n{error}");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{sql}\n{error}");
+}

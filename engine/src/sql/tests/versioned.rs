@@ -1,0 +1,262 @@
+//! Version clauses in every spelling and every place.
+
+use super::super::versions::VersionedTable;
+use super::super::*;
+use super::{invalid, unsupported};
+
+fn take(sql: &str) -> (Statement, Vec<VersionedTable>) {
+    let mut statement = parse(sql).unwrap_or_else(|error| panic!("{sql}\n{}", error.render(sql)));
+    let tables = take_versions(&mut statement).unwrap();
+    (statement, tables)
+}
+
+fn query(sql: &str) -> String {
+    match take(sql).0 {
+        Statement::Query(query) => query.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+const SPELLINGS: &[&str] = &[
+    "VERSION AS OF 3",
+    "version as of 3",
+    "FOR VERSION AS OF 3",
+    "AT (VERSION => 3)",
+    "at(version => 3)",
+    "TIMESTAMP AS OF '2026-01-02'",
+    "FOR TIMESTAMP AS OF '2026-01-02'",
+    "FOR SYSTEM_TIME AS OF '2026-01-02'",
+    "AT (TIMESTAMP => '2026-01-02')",
+];
+
+/// `$T` is the place of a table and its version.
+const PLACES: &[&str] = &[
+    "SELECT * FROM $T",
+    "SELECT * FROM $T AS o",
+    "SELECT * FROM $T o WHERE o.a = 1",
+    "SELECT * FROM u, $T",
+    "SELECT * FROM ($T)",
+    "SELECT * FROM u JOIN $T ON true",
+    "SELECT * FROM $T o LEFT JOIN u USING (a)",
+    "SELECT * FROM (u JOIN $T ON true)",
+    "SELECT * FROM (SELECT * FROM $T) AS d",
+    "SELECT * FROM u, LATERAL (SELECT * FROM $T) AS d",
+    "SELECT (SELECT max(a) FROM $T)",
+    "SELECT * FROM u WHERE a IN (SELECT a FROM $T)",
+    "SELECT * FROM u WHERE EXISTS (SELECT 1 FROM $T WHERE true)",
+    "SELECT * FROM u JOIN v ON u.a = (SELECT max(a) FROM $T)",
+    "SELECT * FROM u ORDER BY (SELECT max(a) FROM $T)",
+    "WITH c AS (SELECT * FROM $T) SELECT * FROM c",
+    "WITH c AS (SELECT 1) SELECT * FROM c, $T",
+    "SELECT 1 UNION ALL SELECT a FROM $T",
+    "SELECT a FROM $T UNION ALL SELECT 1",
+    "FROM $T SELECT a",
+    "SELECT 1 |> JOIN $T ON true",
+    "EXPLAIN SELECT * FROM $T",
+    "EXPLAIN ANALYZE INSERT INTO u SELECT * FROM $T",
+    "INSERT INTO u SELECT * FROM $T",
+    "INSERT INTO u VALUES ((SELECT max(a) FROM $T))",
+    "INSERT OVERWRITE u SELECT * FROM $T",
+    "CREATE TABLE u AS SELECT * FROM $T",
+    "CREATE VIEW u AS SELECT * FROM $T",
+    "COPY (SELECT * FROM $T) TO 'f'",
+    "PREPARE p AS SELECT * FROM $T",
+    "DESCRIBE SELECT * FROM $T",
+];
+
+#[test]
+fn every_spelling_in_every_place() {
+    for place in PLACES {
+        for spelling in SPELLINGS {
+            let sql = place.replace("$T", &format!("shop.orders {spelling}"));
+            let (mut statement, tables) = take(&sql);
+            let [table] = tables.as_slice() else {
+                panic!("{sql}\n{tables:?}");
+            };
+            assert_eq!(table.original.to_string(), "shop.orders", "{sql}");
+            match &table.at {
+                At::Version(version) => assert_eq!(*version, 3, "{sql}"),
+                At::Timestamp(instant) => assert_eq!(instant.to_string(), "'2026-01-02'", "{sql}"),
+            }
+            assert_eq!(
+                spelling.to_uppercase().contains("VERSION"),
+                matches!(table.at, At::Version(_))
+            );
+            let at = table.position.unwrap();
+            let column = sql
+                .chars()
+                .take((at.column - 1) as usize)
+                .collect::<String>();
+            assert!(
+                sql[column.len()..].starts_with("shop.orders"),
+                "{sql} {at:?}"
+            );
+            // Nothing is left to take.
+            assert!(take_versions(&mut statement).unwrap().is_empty(), "{sql}");
+        }
+    }
+}
+
+#[test]
+fn the_name_is_replaced_and_kept_as_alias() {
+    for (sql, rewritten) in [
+        (
+            "SELECT orders.a FROM orders VERSION AS OF 3",
+            "SELECT orders.a FROM \"orders@v3\" AS orders",
+        ),
+        (
+            "SELECT o.a FROM Shop.\"Orders\" VERSION AS OF 3 AS o (x, y)",
+            "SELECT o.a FROM \"shop.Orders@v3\" AS o (x, y)",
+        ),
+        (
+            "SELECT * FROM shop.\"Orders\" TIMESTAMP AS OF now() - INTERVAL '1' DAY",
+            "SELECT * FROM \"shop.Orders@t\" AS \"Orders\"",
+        ),
+        (
+            "SELECT * FROM t VERSION AS OF 1 x, t VERSION AS OF 2 y, t VERSION AS OF 1 z, t",
+            "SELECT * FROM \"t@v1\" x, \"t@v2\" y, \"t@v1\" z, t",
+        ),
+        (
+            "SELECT * FROM t TIMESTAMP AS OF 'a' x, t FOR SYSTEM_TIME AS OF 'b' y, T AT (TIMESTAMP => 'a') z",
+            "SELECT * FROM \"t@t\" x, \"t@t#2\" y, \"t@t\" z",
+        ),
+    ] {
+        assert_eq!(query(sql), rewritten);
+    }
+}
+
+#[test]
+fn internal_names_never_meet_others() {
+    let (_, tables) = take("WITH \"t@v3\" AS (SELECT 1) SELECT * FROM t VERSION AS OF 3");
+    assert_eq!(tables[0].internal, "t@v3#2");
+    let (_, tables) = take("SELECT * FROM \"t@v3\", t VERSION AS OF 3 u");
+    assert_eq!(tables[0].internal, "t@v3#2");
+    let (_, tables) = take("SELECT * FROM a.b VERSION AS OF 3 x, \"a.b\" VERSION AS OF 3 y");
+    assert_eq!(tables.len(), 2);
+    assert_ne!(tables[0].internal, tables[1].internal);
+}
+
+#[test]
+fn statements_without_versions_stay_as_they_are() {
+    let sql = "SELECT version, timestamp FROM t AS version WHERE version.a = 1";
+    assert_eq!(query(sql), sql);
+    assert!(take("SELECT 1").1.is_empty());
+    assert!(take("DROP TABLE t").1.is_empty());
+}
+
+#[test]
+fn versions_stand_on_tables_only() {
+    for (sql, words) in [
+        (
+            "WITH c AS (SELECT 1) SELECT * FROM c VERSION AS OF 3",
+            "common table expression c",
+        ),
+        (
+            "WITH C AS (SELECT 1) SELECT (SELECT max(a) FROM c AT (VERSION => 3))",
+            "common table expression",
+        ),
+        (
+            "WITH a AS (SELECT 1), b AS (SELECT * FROM a VERSION AS OF 3) SELECT 1",
+            "common table expression a",
+        ),
+        (
+            "WITH RECURSIVE r AS (SELECT 1 UNION ALL SELECT * FROM r VERSION AS OF 3) SELECT 1",
+            "common table expression r",
+        ),
+        (
+            "WITH c AS (SELECT 1) SELECT * FROM (SELECT * FROM c FOR SYSTEM_TIME AS OF now()) AS d",
+            "common table expression",
+        ),
+        ("SELECT * FROM f VERSION AS OF 3 (1)", "table function f"),
+        (
+            "SELECT * FROM 'x.parquet' VERSION AS OF 3",
+            "the file 'x.parquet'",
+        ),
+        ("SELECT * FROM t VERSION AS OF $1", "$1 is not a version"),
+        ("SELECT * FROM t VERSION AS OF 1.5", "1.5 is not a version"),
+        (
+            "SELECT * FROM t VERSION AS OF 99999999999999999999",
+            "is not a version",
+        ),
+        ("SELECT * FROM t AT (VERSION => a)", "a is not a version"),
+        (
+            "SELECT * FROM t AT (OFFSET => 3)",
+            "is not a version clause",
+        ),
+        ("SELECT * FROM t AT (3)", "is not a version clause"),
+        (
+            "SELECT * FROM t AT (VERSION => 3, TIMESTAMP => 'x')",
+            "is not a version clause",
+        ),
+        (
+            "SELECT * FROM t BEFORE (VERSION => 3)",
+            "is not a version clause",
+        ),
+        ("SELECT * FROM t TIMESTAMP AS OF NULL", "cannot be NULL"),
+        (
+            "SELECT * FROM t TIMESTAMP AS OF a",
+            "cannot hold the column a",
+        ),
+        (
+            "SELECT * FROM t TIMESTAMP AS OF (SELECT max(a) FROM u)",
+            "subquery",
+        ),
+        ("SELECT * FROM t AS x VERSION AS OF 3", "found VERSION"),
+        ("SELECT * FROM t x FOR VERSION AS OF 3", "found VERSION"),
+        (
+            "SELECT * FROM t x FOR SYSTEM_TIME AS OF now()",
+            "found SYSTEM_TIME",
+        ),
+        ("SELECT * FROM (SELECT 1) VERSION AS OF 3", "found AS"),
+        (
+            "SELECT * FROM t VERSION AS OF 3 VERSION AS OF 4",
+            "expected",
+        ),
+        (
+            "SELECT * FROM t VERSION AS OF",
+            "found the end of the statement",
+        ),
+    ] {
+        invalid(sql, words);
+    }
+    for (sql, clause) in [
+        (
+            "SELECT * FROM t FOR VALID_TIME AS OF now()",
+            "FOR VALID_TIME",
+        ),
+        (
+            "SELECT * FROM t FOR VERSION AS OF 3 FOR VALID_TIME AS OF now()",
+            "FOR VALID_TIME",
+        ),
+        (
+            "SELECT * FROM t FOR SYSTEM_TIME FROM a TO b",
+            "FOR SYSTEM_TIME over a period",
+        ),
+        (
+            "SELECT * FROM t CHANGES (INFORMATION => DEFAULT) AT (VERSION => 1)",
+            "CHANGES",
+        ),
+    ] {
+        unsupported(sql, clause);
+    }
+}
+
+#[test]
+fn a_table_behind_a_common_table_expression_of_its_name_has_versions() {
+    let (_, tables) = take("WITH t AS (SELECT * FROM t VERSION AS OF 3) SELECT * FROM t");
+    assert_eq!(tables.len(), 1);
+    let (_, tables) = take("SELECT (WITH t AS (SELECT 1) SELECT 1 FROM t) FROM t VERSION AS OF 3");
+    assert_eq!(tables.len(), 1);
+    let (_, tables) = take("WITH t AS (SELECT 1) SELECT * FROM s.t VERSION AS OF 3");
+    assert_eq!(tables.len(), 1);
+}
+
+#[test]
+fn a_view_keeps_its_versions_in_its_text() {
+    let (statement, tables) = take("CREATE VIEW v AS SELECT * FROM t FOR VERSION AS OF 3");
+    assert_eq!(tables.len(), 1);
+    match statement {
+        Statement::CreateView(view) => assert_eq!(view.text, "SELECT * FROM t FOR VERSION AS OF 3"),
+        other => panic!("{other:?}"),
+    }
+}

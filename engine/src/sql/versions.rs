@@ -1,0 +1,338 @@
+//! Version clauses: `orders VERSION AS OF 3`, `orders TIMESTAMP AS OF '2026-01-01'` and their spellings.
+//!
+//! The planner would drop the clause and read the newest rows, so it never sees one: each table with
+//! a version is replaced by a name of its own, under which the session makes that version known.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query,
+    Spanned, TableAlias, TableFactor, TableVersion, Value, Visitor, VisitorMut,
+};
+
+use super::refuse::constant;
+use super::statement::{Statement, fold};
+use super::syntax::{self, at as placed};
+use super::walk::{walk, walk_mut};
+use crate::error::{Error, Position, Result};
+
+/// A table at a version, as a statement reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct VersionedTable {
+    /// The one-part name that stands for it in the statement now, exactly as it is here.
+    pub(crate) internal: String,
+    /// The name that was typed.
+    pub(crate) original: ObjectName,
+    pub(crate) at: At,
+    /// Where the name stands in the text.
+    pub(crate) position: Option<Position>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum At {
+    Version(u64),
+    /// The version that was current at this instant: a value that may hold parameters, but no column
+    /// and no subquery.
+    Timestamp(Box<Expr>),
+}
+
+/// Takes the version clauses out of the statement and gives each versioned table a name of its own.
+///
+/// The same table at the same version has one name, however often it is read. A table without an
+/// alias gets its own last name as one, so that columns are still found by it. Parameters in a
+/// timestamp leave the statement with their clause: count them before.
+pub(crate) fn take_versions(statement: &mut Statement) -> Result<Vec<VersionedTable>> {
+    let mut names = Names::default();
+    let _ = walk(statement, &mut names);
+    if !names.versions {
+        return Ok(vec![]);
+    }
+    let mut take = Take {
+        taken: names.taken,
+        found: vec![],
+    };
+    match walk_mut(statement, &mut take) {
+        ControlFlow::Continue(()) => Ok(take.found),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// Names that a new one must differ from: a common table expression wins over any table.
+#[derive(Default)]
+struct Names {
+    taken: Vec<String>,
+    versions: bool,
+}
+
+impl Visitor for Names {
+    type Break = std::convert::Infallible;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.taken.extend(ctes.map(|cte| fold(&cte.alias.name)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        if let TableFactor::Table { name, version, .. } = factor {
+            self.versions |= version.is_some();
+            if let [only] = name.0.as_slice()
+                && let Some(ident) = only.as_ident()
+            {
+                self.taken.push(fold(ident));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+struct Take {
+    taken: Vec<String>,
+    found: Vec<VersionedTable>,
+}
+
+impl VisitorMut for Take {
+    type Break = Error;
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        if let TableFactor::Table {
+            name,
+            alias,
+            version,
+            ..
+        } = factor
+            && let Some(version) = version.take()
+        {
+            let at = match read(&version) {
+                Ok(at) => at,
+                Err(error) => return ControlFlow::Break(error),
+            };
+            let last = last(name);
+            let internal = self.name(name, at);
+            *name = ObjectName::from(vec![Ident::with_quote('"', internal)]);
+            if let (None, Some(last)) = (&alias, last) {
+                *alias = Some(TableAlias {
+                    explicit: true,
+                    name: last,
+                    columns: vec![],
+                    at: None,
+                });
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Take {
+    /// The name of a table at a version: one that it has already, or a new one.
+    fn name(&mut self, original: &ObjectName, at: At) -> String {
+        // Compared as text: expressions that are equal still differ in their places.
+        let same = |table: &VersionedTable| {
+            folded(&table.original) == folded(original) && describe(&table.at) == describe(&at)
+        };
+        if let Some(table) = self.found.iter().find(|table| same(table)) {
+            return table.internal.clone();
+        }
+        let base = match &at {
+            At::Version(version) => format!("{}@v{version}", folded(original).join(".")),
+            At::Timestamp(_) => format!("{}@t", folded(original).join(".")),
+        };
+        let mut internal = base.clone();
+        let mut n = 1;
+        while self.taken.contains(&internal) {
+            n += 1;
+            internal = format!("{base}#{n}");
+        }
+        self.taken.push(internal.clone());
+        self.found.push(VersionedTable {
+            internal: internal.clone(),
+            original: original.clone(),
+            at,
+            position: position(original),
+        });
+        internal
+    }
+}
+
+fn describe(at: &At) -> String {
+    match at {
+        At::Version(version) => version.to_string(),
+        At::Timestamp(expr) => expr.to_string(),
+    }
+}
+
+fn folded(name: &ObjectName) -> Vec<String> {
+    name.0
+        .iter()
+        .filter_map(|part| part.as_ident())
+        .map(fold)
+        .collect()
+}
+
+fn last(name: &ObjectName) -> Option<Ident> {
+    name.0.last().and_then(|part| part.as_ident()).cloned()
+}
+
+fn position(name: &ObjectName) -> Option<Position> {
+    syntax::position(name.span().start)
+}
+
+/// Refuses a version where there is none to read: on a function, a file or a common table expression.
+pub(super) fn check(
+    version: &TableVersion,
+    name: &ObjectName,
+    function: bool,
+    scopes: &Scopes,
+) -> Result<()> {
+    let error = |what: String| {
+        let error = Error::invalid(format!("a version clause cannot stand on {what}"))
+            .with_hint("put it on the tables that are read there");
+        placed(error, name.span().start)
+    };
+    if function {
+        return Err(error(format!("the table function {name}")));
+    }
+    let last = last(name);
+    if last
+        .as_ref()
+        .is_some_and(|ident| ident.quote_style == Some('\''))
+    {
+        return Err(error(format!("the file {name}")).with_hint("only tables have versions"));
+    }
+    if let ([_], Some(ident)) = (name.0.as_slice(), &last)
+        && scopes.holds(&fold(ident))
+    {
+        return Err(error(format!("the common table expression {name}")));
+    }
+    read(version)
+        .map(drop)
+        .map_err(|error| match error.position() {
+            Some(_) => error,
+            None => placed(error, name.span().start),
+        })
+}
+
+/// All spellings to one meaning.
+fn read(version: &TableVersion) -> Result<At> {
+    match version {
+        TableVersion::VersionAsOf(number) => self::number(number),
+        TableVersion::TimestampAsOf(instant) | TableVersion::ForSystemTimeAsOf(instant) => {
+            self::instant(instant)
+        }
+        TableVersion::Function(call) => self::call(call),
+        TableVersion::Changes { changes, .. } => {
+            let error = Error::unsupported("CHANGES (..) of a table is not supported");
+            Err(placed(error, changes.span().start))
+        }
+    }
+}
+
+fn number(number: &Expr) -> Result<At> {
+    let parsed = match number {
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => digits.parse().ok(),
+            _ => None,
+        },
+        _ => None,
+    };
+    parsed.map(At::Version).ok_or_else(|| {
+        let error = Error::invalid(format!("{number} is not a version"))
+            .with_hint("a version is a whole number, written out: VERSION AS OF 3");
+        placed(error, number.span().start)
+    })
+}
+
+fn instant(instant: &Expr) -> Result<At> {
+    constant(instant, "the instant of a version")?;
+    if matches!(instant, Expr::Value(value) if value.value == Value::Null) {
+        let error = Error::invalid("the instant of a version cannot be NULL");
+        return Err(placed(error, instant.span().start));
+    }
+    Ok(At::Timestamp(Box::new(instant.clone())))
+}
+
+/// `AT (VERSION => n)`, `AT (TIMESTAMP => e)`
+fn call(call: &Expr) -> Result<At> {
+    let wrong = || {
+        let error = Error::invalid(format!("{call} is not a version clause"))
+            .with_hint("use AT (VERSION => n) or AT (TIMESTAMP => instant)");
+        placed(error, call.span().start)
+    };
+    let Expr::Function(Function {
+        name,
+        args: FunctionArguments::List(list),
+        filter: None,
+        over: None,
+        null_treatment: None,
+        ..
+    }) = call
+    else {
+        return Err(wrong());
+    };
+    let at =
+        folded(name) == ["at"] && list.duplicate_treatment.is_none() && list.clauses.is_empty();
+    match list.args.as_slice() {
+        [
+            FunctionArg::Named {
+                name,
+                arg: FunctionArgExpr::Expr(value),
+                operator: _,
+            },
+        ] if at => match fold(name).as_str() {
+            "version" => number(value),
+            "timestamp" => instant(value),
+            _ => Err(wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}
+
+/// The common table expressions in sight while a statement is walked from the outside in.
+#[derive(Default)]
+pub(super) struct Scopes(Vec<Scope>);
+
+struct Scope {
+    ctes: Vec<String>,
+    recursive: bool,
+    /// How many of them have been walked; the queries of the first ones are walked first.
+    walked: usize,
+    /// Whether the query is itself that of a common table expression of the scope around it.
+    cte: bool,
+}
+
+impl Scopes {
+    pub(super) fn enter(&mut self, query: &Query) {
+        let cte = self
+            .0
+            .last()
+            .is_some_and(|around| around.walked < around.ctes.len());
+        let with = query.with.as_ref();
+        self.0.push(Scope {
+            ctes: with.map_or_else(Vec::new, |with| {
+                let ctes = with.cte_tables.iter();
+                ctes.map(|cte| fold(&cte.alias.name)).collect()
+            }),
+            recursive: with.is_some_and(|with| with.recursive),
+            walked: 0,
+            cte,
+        });
+    }
+
+    pub(super) fn leave(&mut self) {
+        let left = self.0.pop();
+        if let (Some(left), Some(around)) = (left, self.0.last_mut())
+            && left.cte
+        {
+            around.walked += 1;
+        }
+    }
+
+    /// Whether the name stands for a common table expression here. One is in sight after its own
+    /// query, or in it if it is recursive.
+    fn holds(&self, name: &str) -> bool {
+        self.0.iter().any(|scope| {
+            let seen = scope.walked + usize::from(scope.recursive);
+            scope.ctes.iter().take(seen).any(|cte| cte == name)
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! Walks every query and expression of a statement, wherever it is kept.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{Visit, VisitMut, Visitor, VisitorMut};
+
+use super::statement::{AlterAction, CopySource, InsertSource, Statement};
+
+// One list for both kinds of walk. It names every statement, so that a new one must be placed here.
+macro_rules! walk {
+    ($walk:ident, $visit:ident, $visitor:ident $(, $mutable:tt)?) => {
+        pub(super) fn $walk<V: $visitor>(
+            statement: &$($mutable)? Statement,
+            visitor: &mut V,
+        ) -> ControlFlow<V::Break> {
+            match statement {
+                Statement::Query(query) | Statement::DescribeQuery(query) => {
+                    $visit::visit(query, visitor)
+                }
+                Statement::Explain(explain) => $walk(&$($mutable)? explain.statement, visitor),
+                Statement::Prepare(prepare) => $walk(&$($mutable)? prepare.statement, visitor),
+                Statement::Insert(insert) => match &$($mutable)? insert.source {
+                    InsertSource::Query(query) => $visit::visit(query, visitor),
+                    InsertSource::DefaultValues => ControlFlow::Continue(()),
+                },
+                Statement::CreateTable(table) => {
+                    for column in &$($mutable)? table.columns {
+                        $visit::visit(&$($mutable)? column.default, visitor)?;
+                    }
+                    for check in &$($mutable)? table.checks {
+                        $visit::visit(&$($mutable)? check.expr, visitor)?;
+                    }
+                    $visit::visit(&$($mutable)? table.query, visitor)
+                }
+                Statement::CreateView(view) => $visit::visit(&$($mutable)? view.query, visitor),
+                Statement::AlterTable { action, .. } => match action {
+                    AlterAction::AddColumn(column) => {
+                        $visit::visit(&$($mutable)? column.default, visitor)
+                    }
+                    AlterAction::AddCheck { expr, .. } => $visit::visit(expr, visitor),
+                    AlterAction::SetProperties(_)
+                    | AlterAction::UnsetProperties { .. }
+                    | AlterAction::RenameTo(_)
+                    | AlterAction::DropConstraint { .. } => ControlFlow::Continue(()),
+                },
+                Statement::CopyTo(copy) => match &$($mutable)? copy.source {
+                    CopySource::Query(query) => $visit::visit(query, visitor),
+                    CopySource::Table(_) => ControlFlow::Continue(()),
+                },
+                Statement::Execute { arguments, .. } => $visit::visit(arguments, visitor),
+                Statement::CreateExternalTable(_)
+                | Statement::CreateSchema { .. }
+                | Statement::Drop(_)
+                | Statement::CopyInto(_)
+                | Statement::Show(_)
+                | Statement::Describe(_)
+                | Statement::DescribeHistory(_)
+                | Statement::Set { .. }
+                | Statement::Reset { .. }
+                | Statement::Use { .. }
+                | Statement::Deallocate { .. }
+                | Statement::Transaction(_) => ControlFlow::Continue(()),
+            }
+        }
+    };
+}
+
+walk!(walk, Visit, Visitor);
+walk!(walk_mut, VisitMut, VisitorMut, mut);
