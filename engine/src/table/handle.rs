@@ -1,0 +1,209 @@
+//! One table as this engine holds it: where it is, its newest known snapshot, and the queue of its writers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
+
+use super::replay;
+use super::snapshot::{Snapshot, TableRoot};
+use super::{log, versioned::VersionedTable};
+use crate::clock::Ambient;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a cached snapshot is trusted to find its successor by name. After that the log is listed,
+/// because another engine's cleanup may have removed the commits in between.
+const PROBE_WINDOW_MS: i64 = 10 * 60 * 1000;
+
+/// A table shared by all sessions of an engine.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub root: TableRoot,
+    pub ambient: Ambient,
+    /// The newest snapshot this engine has seen, and when it last looked.
+    newest: RwLock<Option<(Arc<Snapshot>, i64)>>,
+    /// Writers of this process queue here, so that they do not race each other for versions.
+    pub commits: Mutex<()>,
+    /// At most one checkpoint of a table is written at a time.
+    pub checkpointing: Mutex<()>,
+    background: TaskTracker,
+    swept: AtomicBool,
+}
+
+impl Table {
+    pub(crate) fn new(root: TableRoot, ambient: Ambient, background: TaskTracker) -> Self {
+        Self {
+            root,
+            ambient,
+            newest: RwLock::new(None),
+            commits: Mutex::new(()),
+            checkpointing: Mutex::new(()),
+            background,
+            swept: AtomicBool::new(false),
+        }
+    }
+
+    /// The newest snapshot known without looking at the store.
+    pub(crate) fn cached(&self) -> Option<Arc<Snapshot>> {
+        self.newest
+            .read()
+            .as_ref()
+            .map(|(snapshot, _)| Arc::clone(snapshot))
+    }
+
+    /// Remembers a snapshot unless a newer one is known.
+    pub(crate) fn remember(&self, snapshot: &Arc<Snapshot>) {
+        let now = self.ambient.now_ms();
+        let mut newest = self.newest.write();
+        match newest.as_mut() {
+            Some((known, looked)) if known.version >= snapshot.version => *looked = now,
+            _ => *newest = Some((Arc::clone(snapshot), now)),
+        }
+    }
+
+    /// Notes that a checkpoint of `version` exists now.
+    pub(crate) fn checkpointed(&self, version: u64) {
+        if let Some((snapshot, _)) = self.newest.write().as_mut()
+            && snapshot.last_checkpoint.is_none_or(|known| known < version)
+        {
+            let mut newer = (**snapshot).clone();
+            newer.last_checkpoint = Some(version);
+            *snapshot = Arc::new(newer);
+        }
+    }
+
+    /// Runs upkeep that no statement waits for; the engine waits for it when it settles.
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.background.spawn(work);
+    }
+
+    /// Whether the caller is the first who wants to sweep the table's folder.
+    pub(crate) fn begin_sweep(&self) -> bool {
+        !self.swept.swap(true, Ordering::Relaxed)
+    }
+
+    /// Forgets the cached snapshot; the next look reads the log from its checkpoint.
+    pub(crate) fn forget(&self) {
+        *self.newest.write() = None;
+    }
+
+    /// The newest snapshot in the store, or `None` when there is no table there.
+    pub(crate) async fn latest(&self) -> Result<Option<Arc<Snapshot>>> {
+        let cached = self.newest.read().clone();
+        let snapshot = match cached {
+            Some((cached, looked)) if self.ambient.now_ms() - looked < PROBE_WINDOW_MS => {
+                replay::refresh(&self.root, &cached).await?
+            }
+            _ => match replay::load(&self.root, None).await? {
+                Some(snapshot) => Arc::new(snapshot),
+                None => return Ok(None),
+            },
+        };
+        self.remember(&snapshot);
+        Ok(Some(snapshot))
+    }
+
+    /// The newest snapshot of a table that must be there.
+    pub(crate) async fn pin(&self, name: &str) -> Result<Arc<Snapshot>> {
+        self.latest().await?.ok_or_else(|| {
+            Error::corrupt(format!(
+                "table {name} has no Delta log at {}",
+                self.root.path
+            ))
+            .with_hint("restore its folder from a copy, or drop the table")
+        })
+    }
+
+    /// The snapshot of one version.
+    pub(crate) async fn at_version(&self, name: &str, version: u64) -> Result<Arc<Snapshot>> {
+        let newest = self.pin(name).await?;
+        if version == newest.version {
+            return Ok(newest);
+        }
+        if version > newest.version {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "table {name} has no version {version}; the newest is {}",
+                    newest.version
+                ),
+            ));
+        }
+        match replay::load(&self.root, Some(version)).await? {
+            Some(snapshot) => Ok(Arc::new(snapshot)),
+            None => Err(Error::corrupt(format!(
+                "table {name} has no Delta log at {}",
+                self.root.path
+            ))),
+        }
+    }
+
+    /// The snapshot that was current at `at_ms` (milliseconds since the epoch).
+    pub(crate) async fn at_time(&self, name: &str, at_ms: i64) -> Result<Arc<Snapshot>> {
+        let newest = self.pin(name).await?;
+        let now = self.ambient.now_ms().max(newest.committed_at_ms);
+        if at_ms > now {
+            return Err(Error::invalid(format!(
+                "table {name}: {} lies in the future; now is {}",
+                instant(at_ms),
+                instant(now)
+            )));
+        }
+        if at_ms >= newest.committed_at_ms {
+            return Ok(newest);
+        }
+        let listing = log::list(&self.root, 0).await?;
+        // Times rise with versions by construction, so the version is found by bisection over commits.
+        let (mut low, mut high) = (0, listing.commits.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            let version = listing.commits[middle];
+            let commit = log::read(&self.root, version).await?.ok_or_else(|| {
+                Error::corrupt(format!(
+                    "commit {version} of table {name} vanished while it was read"
+                ))
+            })?;
+            if commit.time_ms() <= at_ms {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        let Some(index) = low.checked_sub(1) else {
+            let first = match listing.commits.first() {
+                Some(first) => log::read(&self.root, *first)
+                    .await?
+                    .map(|commit| commit.time_ms()),
+                None => None,
+            };
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("table {name} has no version at {}", instant(at_ms)),
+            )
+            .with_detail(first.map_or_else(
+                || "its log has no commits".to_owned(),
+                |first| format!("its earliest readable version is of {}", instant(first)),
+            )));
+        };
+        self.at_version(name, listing.commits[index]).await
+    }
+
+    /// The DataFusion table of one snapshot.
+    pub(crate) fn provider(
+        self: &Arc<Self>,
+        name: &str,
+        snapshot: Arc<Snapshot>,
+    ) -> VersionedTable {
+        VersionedTable::new(name.to_owned(), snapshot, self.root.clone())
+    }
+}
+
+/// An instant as text, in UTC.
+pub(crate) fn instant(ms: i64) -> String {
+    chrono::DateTime::from_timestamp_millis(ms).map_or_else(
+        || format!("{ms} ms"),
+        |at| at.format("%Y-%m-%d %H:%M:%S%.3f UTC").to_string(),
+    )
+}

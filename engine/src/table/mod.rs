@@ -1,0 +1,32 @@
+//! One Delta table: its log, its snapshots, its scan.
+//!
+//! ```text
+//! log -> replay -> snapshot -> versioned (scan: location, prune, deletion, stats, partition)
+//! ```
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `actions` | the lines of a commit |
+//! | `log` | names, bytes and checksums of commits |
+//! | `replay` | from checkpoint and commits to a snapshot |
+//! | `checkpoint` | from a snapshot to a checkpoint |
+//! | `protocol` | features read and written, others refused |
+//! | `schema` | Delta's schema JSON and Arrow |
+//! | `snapshot` | one version in memory |
+//! | `handle` | one table of an engine: cache, queue of writers |
+//! | `versioned` | a snapshot as DataFusion's `TableProvider` |
+
+pub(crate) mod actions;
+pub(crate) mod checkpoint;
+pub(crate) mod deletion;
+pub(crate) mod handle;
+pub(crate) mod location;
+pub(crate) mod log;
+pub(crate) mod partition;
+pub(crate) mod protocol;
+mod prune;
+pub(crate) mod replay;
+pub(crate) mod schema;
+pub(crate) mod snapshot;
+pub(crate) mod stats;
+pub(crate) mod versioned;

@@ -1,0 +1,174 @@
+//! What of the Delta protocol this engine reads and writes; every other feature is refused by name.
+
+use super::actions::{Metadata, Protocol};
+use super::snapshot::{Snapshot, TableRoot};
+use crate::error::{Error, Result};
+
+/// Features whose tables we read rightly.
+const READABLE: [&str; 5] = [
+    "deletionVectors",
+    "timestampNtz",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+    // Readable while the mapping mode is `none`; checked with the metadata.
+    "columnMapping",
+];
+
+/// Features whose tables we write rightly, some under conditions checked with the metadata.
+const WRITABLE: [&str; 14] = [
+    "appendOnly",
+    "invariants",
+    "checkConstraints",
+    "changeDataFeed",
+    "generatedColumns",
+    "columnMapping",
+    "identityColumns",
+    "deletionVectors",
+    "timestampNtz",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+    "inCommitTimestamp",
+    "domainMetadata",
+    "allowColumnDefaults",
+];
+
+/// Refuses tables that need a reader feature we lack.
+pub(crate) fn check_readable(
+    root: &TableRoot,
+    protocol: &Protocol,
+    metadata: &Metadata,
+) -> Result<()> {
+    let refuse = |feature: &str| {
+        Err(Error::unsupported(format!(
+            "table at {} cannot be read: it needs the Delta reader feature {feature}",
+            root.path
+        )))
+    };
+    if protocol.min_reader_version > 3 {
+        return refuse(&format!("version {}", protocol.min_reader_version));
+    }
+    for feature in protocol.reader_features.iter().flatten() {
+        if !READABLE.contains(&feature.as_str()) {
+            return refuse(feature);
+        }
+    }
+    if metadata.format.provider != "parquet" {
+        return refuse(&format!("file format {}", metadata.format.provider));
+    }
+    match metadata
+        .configuration
+        .get("delta.columnMapping.mode")
+        .map(String::as_str)
+    {
+        None | Some("none") => Ok(()),
+        Some(mode) => refuse(&format!("columnMapping (mode {mode})")),
+    }
+}
+
+/// Refuses tables that need a writer feature we lack.
+pub(crate) fn check_writable(table: &str, snapshot: &Snapshot) -> Result<()> {
+    let protocol = &snapshot.protocol;
+    let refuse = |feature: &str| {
+        Err(Error::unsupported(format!(
+            "table {table} cannot be written: it needs the Delta writer feature {feature}"
+        ))
+        .with_hint("read it, or write it with the engine that made it"))
+    };
+    if protocol.min_writer_version > 7 {
+        return refuse(&format!("version {}", protocol.min_writer_version));
+    }
+    for feature in protocol.writer_features.iter().flatten() {
+        if !WRITABLE.contains(&feature.as_str()) {
+            return refuse(feature);
+        }
+    }
+    // Legacy versions imply these features whether or not a column uses them, so the schema decides.
+    let schema = &snapshot.metadata.schema_string;
+    for (key, feature) in [
+        ("delta.generationExpression", "generatedColumns"),
+        ("delta.identity.", "identityColumns"),
+        ("delta.invariants", "invariants (column invariants)"),
+    ] {
+        if schema.contains(key) {
+            return refuse(feature);
+        }
+    }
+    Ok(())
+}
+
+/// The least protocol for a new table.
+pub(crate) fn for_new_table(features: &[&str]) -> Protocol {
+    let mut writer = vec!["appendOnly", "inCommitTimestamp", "invariants"];
+    writer.extend(features);
+    writer.sort_unstable();
+    writer.dedup();
+    let reader: Vec<String> = writer
+        .iter()
+        .filter(|feature| READABLE.contains(feature))
+        .map(|feature| (*feature).to_owned())
+        .collect();
+    Protocol {
+        // Version 1 keeps the table open to every reader while no feature changes what a file means.
+        min_reader_version: if reader.is_empty() { 1 } else { 3 },
+        min_writer_version: 7,
+        reader_features: (!reader.is_empty()).then_some(reader),
+        writer_features: Some(writer.into_iter().map(str::to_owned).collect()),
+    }
+}
+
+/// `protocol` with `feature` added, or `None` when it has it already.
+pub(crate) fn with_feature(protocol: &Protocol, feature: &str) -> Option<Protocol> {
+    let has = |list: &Option<Vec<String>>| list.iter().flatten().any(|f| f == feature);
+    if has(&protocol.writer_features) {
+        return None;
+    }
+    // A legacy version implies its features; naming them keeps their meaning under version 7.
+    let implied: &[(i32, &[&str])] = &[
+        (2, &["appendOnly", "invariants"]),
+        (3, &["checkConstraints"]),
+        (4, &["changeDataFeed", "generatedColumns"]),
+        (5, &["columnMapping"]),
+        (6, &["identityColumns"]),
+    ];
+    let mut writer: Vec<String> = protocol.writer_features.clone().unwrap_or_default();
+    if protocol.min_writer_version < 7 {
+        for (version, features) in implied {
+            if protocol.min_writer_version >= *version {
+                if features.contains(&feature) {
+                    return None;
+                }
+                writer.extend(features.iter().map(|f| (*f).to_owned()));
+            }
+        }
+    }
+    writer.push(feature.to_owned());
+    writer.sort_unstable();
+    writer.dedup();
+    let mut reader = protocol.reader_features.clone().unwrap_or_default();
+    if protocol.min_reader_version == 2 {
+        reader.push("columnMapping".to_owned());
+    }
+    if matches!(
+        feature,
+        "deletionVectors"
+            | "timestampNtz"
+            | "columnMapping"
+            | "v2Checkpoint"
+            | "vacuumProtocolCheck"
+    ) {
+        reader.push(feature.to_owned());
+    }
+    reader.sort_unstable();
+    reader.dedup();
+    let modern_reader = !reader.is_empty();
+    Some(Protocol {
+        min_reader_version: if modern_reader {
+            3
+        } else {
+            protocol.min_reader_version
+        },
+        min_writer_version: 7,
+        reader_features: modern_reader.then_some(reader),
+        writer_features: Some(writer),
+    })
+}

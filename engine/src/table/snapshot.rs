@@ -1,0 +1,146 @@
+//! One version of one table, in memory: what is read, pruned, planned and committed against.
+
+use std::sync::{Arc, OnceLock};
+
+use datafusion::arrow::datatypes::SchemaRef;
+use imbl::OrdMap;
+use object_store::path::Path;
+use roaring::RoaringTreemap;
+use tokio::sync::OnceCell;
+
+use crate::error::Result;
+
+use super::actions::{Add, Metadata, Protocol, Remove, Txn};
+use super::stats::FileStats;
+
+/// One immutable version of a table. Cloning is cheap: the file map is shared between versions.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub version: u64,
+    pub protocol: Arc<Protocol>,
+    pub metadata: Arc<Metadata>,
+    /// Columns in table order, partition columns included, with the Arrow types a scan returns
+    /// (strings and binaries are views, timestamps microseconds, zone `UTC` or none).
+    pub schema: SchemaRef,
+    /// Live files by their path as the log writes it.
+    pub files: OrdMap<String, Arc<DataFile>>,
+    /// Removed files that readers of older versions may still need, by path and deletion vector.
+    pub tombstones: OrdMap<(String, Option<String>), Arc<Remove>>,
+    /// Last version of each writing application.
+    pub transactions: OrdMap<String, Arc<Txn>>,
+    /// Metadata other systems keep in the log, by domain; carried on, never read.
+    pub domains: OrdMap<String, Arc<serde_json::Value>>,
+    /// When this version was committed, milliseconds since the epoch, strictly increasing per table.
+    pub committed_at_ms: i64,
+    /// Newest checkpoint known to exist at or before this version.
+    pub last_checkpoint: Option<u64>,
+    /// Random name of the attempt that wrote this version, if a writer of ours did.
+    pub token: Option<String>,
+}
+
+/// A live data file.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    pub add: Add,
+    stats: OnceLock<Option<FileStats>>,
+    deleted: OnceCell<Arc<RoaringTreemap>>,
+}
+
+impl DataFile {
+    pub(crate) fn new(add: Add) -> Self {
+        Self {
+            add,
+            stats: OnceLock::new(),
+            deleted: OnceCell::new(),
+        }
+    }
+
+    /// Identity of its deletion vector, if it has one.
+    pub(crate) fn dv_id(&self) -> Option<String> {
+        self.add.deletion_vector.as_ref().map(|dv| dv.unique_id())
+    }
+
+    /// Statistics of the log, parsed on first use; `None` where the writer left none or they do not parse.
+    pub(crate) fn stats(&self, schema: &SchemaRef) -> Option<&FileStats> {
+        self.stats
+            .get_or_init(|| FileStats::parse(self.add.stats.as_deref()?, schema))
+            .as_ref()
+    }
+
+    /// Positions of the deleted rows, read on first use; `None` where the file has no deletion vector.
+    pub(crate) async fn deleted(&self, root: &TableRoot) -> Result<Option<&Arc<RoaringTreemap>>> {
+        let Some(vector) = &self.add.deletion_vector else {
+            return Ok(None);
+        };
+        let load = || async { vector.load(root, &self.add.path).await.map(Arc::new) };
+        self.deleted.get_or_try_init(load).await.map(Some)
+    }
+
+    /// Visible rows, if the log says.
+    pub(crate) fn rows(&self, schema: &SchemaRef) -> Option<u64> {
+        let deleted = self
+            .add
+            .deletion_vector
+            .as_ref()
+            .map_or(0, |dv| dv.cardinality.max(0) as u64);
+        Some(self.stats(schema)?.num_records?.saturating_sub(deleted))
+    }
+}
+
+impl Snapshot {
+    /// What a table will be before its first commit: columns and terms, no files.
+    pub(crate) fn draft(protocol: &Protocol, metadata: &Metadata, schema: SchemaRef) -> Self {
+        Self {
+            version: 0,
+            protocol: Arc::new(protocol.clone()),
+            metadata: Arc::new(metadata.clone()),
+            schema,
+            files: OrdMap::new(),
+            tombstones: OrdMap::new(),
+            transactions: OrdMap::new(),
+            domains: OrdMap::new(),
+            committed_at_ms: i64::MIN,
+            last_checkpoint: None,
+            token: None,
+        }
+    }
+
+    /// Partition columns, in the order of the metadata.
+    pub(crate) fn partition_columns(&self) -> &[String] {
+        &self.metadata.partition_columns
+    }
+
+    /// Whether the protocol names a writer feature.
+    pub(crate) fn has_writer_feature(&self, feature: &str) -> bool {
+        self.protocol
+            .writer_features
+            .iter()
+            .flatten()
+            .any(|f| f == feature)
+    }
+
+    /// CHECK constraints as (name, predicate text), in the order of their names.
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.metadata
+            .configuration
+            .iter()
+            .filter_map(|(key, text)| {
+                Some((key.strip_prefix("delta.constraints.")?, text.as_str()))
+            })
+    }
+
+    /// A table property.
+    pub(crate) fn property(&self, key: &str) -> Option<&str> {
+        self.metadata.configuration.get(key).map(String::as_str)
+    }
+}
+
+/// Where a table's objects are.
+#[derive(Debug, Clone)]
+pub(crate) struct TableRoot {
+    /// The store's URL, as registered in the runtime (`file:///`, `s3://bucket/`, ...).
+    pub store_url: datafusion::datasource::object_store::ObjectStoreUrl,
+    pub store: Arc<dyn object_store::ObjectStore>,
+    /// Folder of the table inside the store.
+    pub path: Path,
+}

@@ -1,0 +1,394 @@
+//! A versioned table as DataFusion sees it: one version, scanned by DataFusion's own Parquet source.
+//!
+//! ```text
+//! filters -> files (prune) -> enough for the limit -> deleted rows (deletion) -> FileScanConfig
+//! ```
+//!
+//! Deletion vectors become row selections of the source, so that row groups, pages and bloom
+//! filters are pruned, filters are pushed down and files are split between partitions with them as
+//! without. Only the columns a query names reach the source, so that planning never costs
+//! files x columns.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::TableParquetOptions;
+use datafusion::common::{Result, ScalarValue, Statistics, TableReference, project_schema};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::datasource::physical_plan::parquet::{
+    CachedParquetFileReaderFactory, ParquetRowSelection,
+};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectMeta;
+
+use super::snapshot::{DataFile, Snapshot, TableRoot};
+use super::stats::{Summary, VisibleStats};
+use super::{deletion, partition, prune};
+use crate::error::Error;
+use crate::write::target::WriteTarget;
+
+/// Deletion vectors that are read at once while a scan is planned.
+const CONCURRENT_READS: usize = 16;
+
+/// One version of a versioned table.
+#[derive(Debug, Clone)]
+pub(crate) struct VersionedTable {
+    name: TableReference,
+    snapshot: Arc<Snapshot>,
+    root: TableRoot,
+    /// Terms of writes through this table; without them it is read-only.
+    target: Option<Arc<WriteTarget>>,
+}
+
+impl VersionedTable {
+    pub(crate) fn new(
+        name: impl Into<TableReference>,
+        snapshot: Arc<Snapshot>,
+        root: TableRoot,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            snapshot,
+            root,
+            target: None,
+        }
+    }
+
+    /// The same table, open for writes on these terms.
+    pub(crate) fn with_target(mut self, target: Arc<WriteTarget>) -> Self {
+        self.target = Some(target);
+        self
+    }
+
+    /// DataFusion's own DML loses predicates (subqueries, `LIMIT`), so it ends here; the engine
+    /// plans these statements itself.
+    fn refuse(&self, statement: &str) -> Result<Arc<dyn ExecutionPlan>> {
+        Err(Error::unsupported(format!(
+            "{statement} on table {} through DataFusion's own planner",
+            self.name
+        ))
+        .with_hint("run the statement in a session of the engine")
+        .into())
+    }
+
+    /// Column mapping gives files other column names: read by name, every value would be null.
+    fn check_readable(&self) -> Result<(), Error> {
+        match self.snapshot.property("delta.columnMapping.mode") {
+            None | Some("none") => Ok(()),
+            Some(mode) => Err(Error::unsupported(format!(
+                "table {}: column mapping by {mode} is not supported",
+                self.name
+            ))),
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for VersionedTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.snapshot.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| match prune::partition_only(&self.snapshot, filter) {
+            true => TableProviderFilterPushDown::Exact,
+            // The filter stays in the plan, and DataFusion hands it to the source as well.
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.check_readable()?;
+        let mut files = prune::select_files(session, &self.snapshot, filters)?;
+        // A limit counts rows all filters accept, which only exact filters tell beforehand.
+        let exact = |filter| prune::partition_only(&self.snapshot, filter);
+        let limit = limit.filter(|_| filters.iter().all(exact));
+        let all = files.len();
+        if let Some(limit) = limit {
+            keep_enough(&mut files, &self.snapshot, limit);
+        }
+        if files.is_empty() {
+            let schema = project_schema(&self.snapshot.schema, projection)?;
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
+        let columns = ScanColumns::new(&self.snapshot, projection)?;
+        let cut = files.len() < all;
+        let (files, statistics) = self.open(session, files, &columns).await?;
+        let statistics = if cut {
+            statistics.to_inexact()
+        } else {
+            statistics
+        };
+
+        let config = FileScanConfigBuilder::new(
+            self.root.store_url.clone(),
+            Arc::new(self.source(session, &columns)),
+        )
+        .with_file_groups(FileGroup::new(files).split_files(session.config().target_partitions()))
+        .with_statistics(statistics)
+        .with_projection_indices(Some(columns.order))?
+        .with_limit(limit)
+        .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    /// The way in for rows, whoever sends them: SQL, a DataFrame, a server.
+    async fn insert_into(
+        &self,
+        state: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        op: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match &self.target {
+            Some(target) => Ok(crate::write::plan(state, target, input, op)?),
+            None => Err(Error::unsupported(format!(
+                "table {} is read at version {} and cannot be written",
+                self.name, self.snapshot.version
+            ))
+            .with_hint("write to the table without a version clause")
+            .into()),
+        }
+    }
+
+    async fn delete_from(
+        &self,
+        _session: &dyn Session,
+        _filters: Vec<Expr>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.refuse("DELETE")
+    }
+
+    async fn update(
+        &self,
+        _session: &dyn Session,
+        _assignments: Vec<(String, Expr)>,
+        _filters: Vec<Expr>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.refuse("UPDATE")
+    }
+
+    async fn truncate(&self, _session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        self.refuse("TRUNCATE")
+    }
+}
+
+impl VersionedTable {
+    fn source(&self, session: &dyn Session, columns: &ScanColumns) -> ParquetSource {
+        let mut options = session.config_options().execution.parquet.clone();
+        // Read as nanoseconds, the legacy timestamps of Spark overflow outside 1677 to 2262.
+        options.coerce_int96 = Some("us".into());
+        options.coerce_int96_tz = Some("UTC".into());
+        let footer_hint = options.metadata_size_hint;
+        let footers = session
+            .runtime_env()
+            .cache_manager
+            .get_file_metadata_cache();
+        let reader = CachedParquetFileReaderFactory::new(Arc::clone(&self.root.store), footers);
+        let source = ParquetSource::new(columns.table_schema.clone())
+            .with_table_parquet_options(TableParquetOptions {
+                global: options,
+                ..TableParquetOptions::default()
+            })
+            .with_parquet_file_reader_factory(Arc::new(reader));
+        match footer_hint {
+            Some(bytes) => source.with_metadata_size_hint(bytes),
+            None => source,
+        }
+    }
+
+    /// Describes `files` to the source, reading the deletion vectors that are not in memory yet.
+    async fn open(
+        &self,
+        session: &dyn Session,
+        files: Vec<&Arc<DataFile>>,
+        columns: &ScanColumns,
+    ) -> Result<(Vec<PartitionedFile>, Statistics)> {
+        let schema = &self.snapshot.schema;
+        let file_columns = columns.table_schema.file_schema().fields();
+        let partition_columns = columns.table_schema.table_partition_cols();
+        let mut summary = Summary::new(file_columns.len() + partition_columns.len());
+        let mut opened = Vec::with_capacity(files.len());
+        for file in &files {
+            let values = partition_columns
+                .iter()
+                .map(|field| partition::value_of(file, field))
+                .collect::<Result<Vec<ScalarValue>, _>>()?;
+            let stats = VisibleStats::new(file, schema, file_columns, &values);
+            let meta = self.object_meta(file)?;
+            summary.add(&stats, meta.size as usize);
+            let mut described = PartitionedFile::new_from_meta(meta);
+            described.partition_values = values;
+            // Not `with_statistics`, which takes a null partition value for a value.
+            described.statistics = Some(Arc::new(stats.into_bounds()));
+            opened.push(described);
+        }
+        let with_vectors: Vec<_> = files
+            .iter()
+            .zip(&opened)
+            .enumerate()
+            .filter(|(_, (file, _))| file.add.deletion_vector.is_some())
+            .map(|(at, (file, described))| (at, Arc::clone(file), described.object_meta.clone()))
+            .collect();
+        let selections: Vec<_> = stream::iter(with_vectors)
+            .map(|(at, file, meta)| async move {
+                Ok::<_, Error>((at, self.visible_rows(session, &file, &meta).await?))
+            })
+            .buffer_unordered(CONCURRENT_READS)
+            .try_collect()
+            .await?;
+        for (at, selection) in selections {
+            opened[at].extensions.insert(selection);
+        }
+        let fields: Vec<FieldRef> = columns.table_schema.table_schema().fields().to_vec();
+        Ok((opened, summary.finish(&fields)))
+    }
+
+    fn object_meta(&self, file: &DataFile) -> Result<ObjectMeta, Error> {
+        let add = &file.add;
+        let malformed = |what: &str, value: i64| {
+            Error::corrupt(format!(
+                "table {}, data file '{}': {what} {value} in the log",
+                self.name, add.path
+            ))
+        };
+        Ok(ObjectMeta {
+            location: self.root.locate(&add.path)?,
+            last_modified: DateTime::<Utc>::from_timestamp_millis(add.modification_time)
+                .ok_or_else(|| malformed("modification time", add.modification_time))?,
+            size: u64::try_from(add.size).map_err(|_| malformed("size", add.size))?,
+            e_tag: None,
+            version: None,
+        })
+    }
+
+    /// The rows of `file` its deletion vector leaves.
+    async fn visible_rows(
+        &self,
+        session: &dyn Session,
+        file: &DataFile,
+        meta: &ObjectMeta,
+    ) -> Result<ParquetRowSelection, Error> {
+        let Some(deleted) = file.deleted(&self.root).await? else {
+            return Err(Error::internal(format!(
+                "'{}' has no deletion vector",
+                file.add.path
+            )));
+        };
+        let logged = file
+            .stats(&self.snapshot.schema)
+            .and_then(|stats| stats.num_records);
+        let rows = match logged {
+            Some(rows) => rows,
+            None => self.footer_rows(session, meta).await?,
+        };
+        if deleted.max().is_some_and(|last| last >= rows) {
+            return Err(Error::corrupt(format!(
+                "table {}, data file '{}': the deletion vector names row {}, the file has {rows} rows",
+                self.name,
+                file.add.path,
+                deleted.max().unwrap_or_default(),
+            )));
+        }
+        Ok(ParquetRowSelection::new(deletion::visible_rows(
+            deleted, rows,
+        )))
+    }
+
+    /// Rows of a file whose writer left no count in the log.
+    async fn footer_rows(&self, session: &dyn Session, meta: &ObjectMeta) -> Result<u64, Error> {
+        let footers = session
+            .runtime_env()
+            .cache_manager
+            .get_file_metadata_cache();
+        let malformed = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::corrupt(format!(
+                "table {}: the footer of data file '{}' cannot be read",
+                self.name, meta.location
+            ))
+            .with_source(e)
+        };
+        let footer = DFParquetMetadata::new(self.root.store.as_ref(), meta)
+            .with_metadata_size_hint(
+                session
+                    .config_options()
+                    .execution
+                    .parquet
+                    .metadata_size_hint,
+            )
+            .with_file_metadata_cache(Some(footers))
+            .fetch_metadata()
+            .await
+            .map_err(|e| malformed(e.into()))?;
+        u64::try_from(footer.file_metadata().num_rows()).map_err(|e| malformed(e.into()))
+    }
+}
+
+/// Drops the files a limit does not need. A file without row count is kept, and counts nothing.
+fn keep_enough(files: &mut Vec<&Arc<DataFile>>, snapshot: &Snapshot, limit: usize) {
+    let mut rows: u64 = 0;
+    let enough = files.iter().position(|file| {
+        rows = rows.saturating_add(file.rows(&snapshot.schema).unwrap_or(0));
+        rows >= limit as u64
+    });
+    if let Some(last) = enough {
+        files.truncate(last + 1);
+    }
+}
+
+/// The columns of a scan as the source wants them: of the file first, then of the partition.
+struct ScanColumns {
+    table_schema: TableSchema,
+    /// Positions in `table_schema`, in the order the query wants.
+    order: Vec<usize>,
+}
+
+impl ScanColumns {
+    fn new(snapshot: &Snapshot, projection: Option<&Vec<usize>>) -> Result<Self> {
+        let wanted = project_schema(&snapshot.schema, projection)?;
+        let (partition, file): (Vec<FieldRef>, Vec<FieldRef>) = wanted
+            .fields()
+            .iter()
+            .cloned()
+            .partition(|field| snapshot.partition_columns().contains(field.name()));
+        let table_schema = TableSchema::builder(Arc::new(Schema::new(file)))
+            .with_table_partition_cols(partition)
+            .build();
+        let order = wanted
+            .fields()
+            .iter()
+            .map(|field| table_schema.table_schema().index_of(field.name()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            table_schema,
+            order,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
