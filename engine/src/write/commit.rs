@@ -1,0 +1,371 @@
+//! The commit: the only place that makes rows visible.
+//!
+//! Optimistic: the next version is written with a conditional put. When another writer took it, the intent
+//! is applied again to the version that won, as long as both orders mean the same; a conflict that
+//! needs the rows themselves to be made anew is returned as a value.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::{PutMode, PutOptions};
+use serde_json::Value;
+
+use super::report::WriteReport;
+use crate::error::{Error, ErrorKind, Result};
+use crate::settings::Settings;
+use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol, Remove};
+use crate::table::handle::Table;
+use crate::table::log::{self, Commit};
+use crate::table::snapshot::{DataFile, Snapshot};
+use crate::table::{checkpoint, replay};
+
+/// Values of the partition columns of a file, as the log writes them.
+pub(crate) type PartitionKey = BTreeMap<String, Option<String>>;
+
+/// What a write wants to become true, independent of the version it lands on.
+#[derive(Debug, Clone)]
+pub(crate) struct Intent {
+    /// Table as `schema.name`, for messages.
+    pub name: String,
+    /// The version the rows were made against; `None` creates the table.
+    pub base: Option<Arc<Snapshot>>,
+    pub operation: &'static str,
+    pub parameters: BTreeMap<String, Value>,
+    pub protocol: Option<Protocol>,
+    pub metadata: Option<Metadata>,
+    pub adds: Vec<Add>,
+    pub removes: Removes,
+    pub user: Option<String>,
+    /// Whether any other commit in between is a conflict (the whole table was looked at).
+    pub exclusive: bool,
+    pub report: WriteReport,
+}
+
+/// Which live files a write takes out, resolved on the version it lands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Removes {
+    None,
+    All,
+    Partitions(BTreeSet<PartitionKey>),
+}
+
+impl Removes {
+    fn takes(&self, file: &DataFile) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Partitions(keys) => keys.contains(&file.add.partition_values),
+        }
+    }
+}
+
+/// How a commit ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Committed(WriteReport),
+    /// Another writer changed what the rows were made for; they must be made again.
+    Conflict(String),
+    /// The store neither acknowledged nor refused: the commit may be there, so its files must stay.
+    Unknown(Error),
+}
+
+/// Commits `intent`. The work goes on when the caller is dropped: a commit is never abandoned half-way.
+pub(crate) async fn commit(
+    table: Arc<Table>,
+    intent: Intent,
+    settings: &Settings,
+) -> Result<Outcome> {
+    let settings = settings.clone();
+    let work = tokio::spawn(async move {
+        Attempt {
+            table,
+            intent,
+            settings,
+        }
+        .run()
+        .await
+    });
+    work.await
+        .map_err(|error| Error::internal("a commit stopped half-way").with_source(error))?
+}
+
+struct Attempt {
+    table: Arc<Table>,
+    intent: Intent,
+    settings: Settings,
+}
+
+/// What a conditional put of the next version came to.
+enum Landed {
+    Ours,
+    Theirs,
+    Unknown(Error),
+}
+
+impl Attempt {
+    async fn run(self) -> Result<Outcome> {
+        let _queue = self.table.commits.lock().await;
+        let mut head = match (&self.intent.base, self.table.cached()) {
+            (Some(base), Some(cached)) if cached.version > base.version => Some(cached),
+            (base, _) => base.clone(),
+        };
+        for attempt in 0..=self.settings.max_commit_retries {
+            if let Some(reason) = self.conflict(head.as_deref())? {
+                return Ok(Outcome::Conflict(reason));
+            }
+            let version = head.as_ref().map_or(0, |head| head.version + 1);
+            let (actions, info, marker) = self.lines(head.as_deref(), version)?;
+            let token = marker.token.clone();
+            let report = marker.report.clone().unwrap_or_default();
+            let bytes = log::encode(info, marker, &actions)?;
+            match self.put(version, &token, bytes.clone()).await? {
+                Landed::Ours => {
+                    self.landed(head.as_deref(), version, &bytes)?;
+                    return Ok(Outcome::Committed(report));
+                }
+                Landed::Unknown(error) => return Ok(Outcome::Unknown(error)),
+                Landed::Theirs => {
+                    if head.is_none() {
+                        return Err(Error::new(
+                            ErrorKind::AlreadyExists,
+                            format!("a table already exists at {}", self.table.root.path),
+                        ));
+                    }
+                    self.pause(attempt).await;
+                    head = self.table.latest().await?;
+                }
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{} of table {} gave up after {} tries: other writers were faster",
+                self.intent.operation,
+                self.intent.name,
+                self.settings.max_commit_retries + 1
+            ),
+        )
+        .with_hint("run the statement again, or raise max_commit_retries"))
+    }
+
+    /// Why the rows no longer fit the version they would land on. Files may come and go (removals are
+    /// resolved anew); the meaning of rows may not change under them.
+    fn conflict(&self, head: Option<&Snapshot>) -> Result<Option<String>> {
+        let (Some(head), Some(base)) = (head, self.intent.base.as_deref()) else {
+            return Ok(None);
+        };
+        if head.version == base.version {
+            return Ok(None);
+        }
+        if head.metadata.id != base.metadata.id {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "table {} was replaced while it was written",
+                    self.intent.name
+                ),
+            ));
+        }
+        if self.intent.exclusive {
+            return Ok(Some(format!(
+                "table {} was written by version {} in the meantime",
+                self.intent.name, head.version
+            )));
+        }
+        let changed = head.metadata != base.metadata || head.protocol != base.protocol;
+        Ok(changed.then(|| {
+            format!(
+                "table {} was altered by version {}",
+                self.intent.name, head.version
+            )
+        }))
+    }
+
+    fn lines(
+        &self,
+        head: Option<&Snapshot>,
+        version: u64,
+    ) -> Result<(Vec<Action>, CommitInfo, Marker)> {
+        let intent = &self.intent;
+        let now = self.table.ambient.now_ms();
+        let committed_at = head.map_or(now, |head| now.max(head.committed_at_ms + 1));
+        let removed: Vec<&Arc<DataFile>> = head
+            .map(|head| {
+                head.files
+                    .values()
+                    .filter(|file| intent.removes.takes(file))
+                    .collect()
+            })
+            .unwrap_or_default();
+        if let Some(head) = head
+            && !removed.is_empty()
+            && head
+                .property("delta.appendOnly")
+                .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        {
+            return Err(Error::rejected(format!(
+                "{} of table {} would remove {} files, but the table is append-only",
+                intent.operation,
+                intent.name,
+                removed.len()
+            ))
+            .with_hint(
+                "ALTER TABLE .. SET TBLPROPERTIES ('delta.appendOnly' = 'false') allows it",
+            ));
+        }
+        let mut report = intent.report.clone();
+        report.table.clone_from(&intent.name);
+        intent.operation.clone_into(&mut report.operation);
+        report.version = Some(version);
+        report.files_added = intent.adds.len() as u64;
+        report.files_removed = removed.len() as u64;
+        report.bytes_written = intent.adds.iter().map(|add| add.size.max(0) as u64).sum();
+        report.rows_removed = head.map_or(0, |head| {
+            removed
+                .iter()
+                .filter_map(|file| file.rows(&head.schema))
+                .sum()
+        });
+
+        let mut actions = Vec::with_capacity(2 + intent.adds.len() + removed.len());
+        actions.extend(intent.protocol.clone().map(Action::Protocol));
+        actions.extend(intent.metadata.clone().map(Action::Metadata));
+        actions.extend(removed.iter().map(|file| Action::Remove(remove(file, now))));
+        actions.extend(intent.adds.iter().cloned().map(Action::Add));
+
+        let metric = |value: u64| Value::String(value.to_string());
+        let info = CommitInfo {
+            in_commit_timestamp: Some(committed_at),
+            timestamp: Some(now),
+            operation: Some(intent.operation.to_owned()),
+            operation_parameters: Some(intent.parameters.clone()),
+            user_name: intent.user.clone(),
+            read_version: head.map(|head| head.version as i64),
+            isolation_level: Some("Serializable".to_owned()),
+            is_blind_append: Some(intent.removes == Removes::None && intent.metadata.is_none()),
+            operation_metrics: Some(BTreeMap::from([
+                ("numFiles".to_owned(), metric(report.files_added)),
+                ("numOutputRows".to_owned(), metric(report.rows_written)),
+                ("numOutputBytes".to_owned(), metric(report.bytes_written)),
+                ("numRemovedFiles".to_owned(), metric(report.files_removed)),
+            ])),
+            engine_info: Some(concat!("Selvedge/", env!("CARGO_PKG_VERSION")).to_owned()),
+            txn_id: None,
+            selvedge: None,
+        };
+        let marker = Marker {
+            token: self.table.ambient.id().to_string(),
+            report: Some(report),
+            ..Marker::default()
+        };
+        Ok((actions, info, marker))
+    }
+
+    /// Puts one version and finds out whose commit it holds in the end. A store may answer with an error, or
+    /// with "exists", although our own put was applied (a retried request, a lost answer), so the token of the
+    /// commit that is there decides.
+    async fn put(&self, version: u64, token: &str, bytes: Bytes) -> Result<Landed> {
+        const TRIES: u32 = 5;
+        let path = log::commit_path(&self.table.root, version);
+        let mut failure = None;
+        for attempt in 0..TRIES {
+            let options = PutOptions::from(PutMode::Create);
+            match self
+                .table
+                .root
+                .store
+                .put_opts(&path, bytes.clone().into(), options)
+                .await
+            {
+                Ok(_) => return Ok(Landed::Ours),
+                Err(
+                    error @ (object_store::Error::PermissionDenied { .. }
+                    | object_store::Error::Unauthenticated { .. }
+                    | object_store::Error::NotImplemented { .. }),
+                ) => return Err(Error::storage(format!("cannot commit {path}"), error)),
+                Err(error) => {
+                    tracing::debug!(%error, %path, "a commit was not acknowledged, looking whose it is");
+                    failure = Some(error);
+                }
+            }
+            match log::read(&self.table.root, version).await {
+                Ok(Some(found)) if found.token() == Some(token) => return Ok(Landed::Ours),
+                Ok(Some(_)) => return Ok(Landed::Theirs),
+                // Not there, or not readable just now: the same bytes are put again, which is harmless
+                // because the token makes both puts one.
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::Corrupt => return Err(error),
+                Err(error) => tracing::debug!(%error, %path, "the commit could not be read back"),
+            }
+            self.pause(attempt + 3).await;
+        }
+        let error = failure.map_or_else(
+            || Error::internal(format!("cannot commit {path}")),
+            |error| Error::storage(format!("cannot commit {path}"), error),
+        );
+        Ok(Landed::Unknown(
+            Error::new(
+                ErrorKind::Storage,
+                format!(
+                    "{} of table {} was not acknowledged by the store",
+                    self.intent.operation, self.intent.name
+                ),
+            )
+            .with_hint(format!(
+                "its outcome is unknown: version {version} will hold it if it was applied"
+            ))
+            .with_source(error),
+        ))
+    }
+
+    /// The snapshot after our commit, from memory; a due checkpoint is written in the background.
+    fn landed(&self, head: Option<&Snapshot>, version: u64, bytes: &Bytes) -> Result<()> {
+        let commit = Commit {
+            version,
+            actions: log::decode("of this engine", bytes)?,
+            modified_ms: self.table.ambient.now_ms(),
+        };
+        let snapshot = Arc::new(match head {
+            Some(head) => replay::advance(&self.table.root, head, commit)?,
+            None => replay::begin(&self.table.root, commit)?,
+        });
+        self.table.remember(&snapshot);
+        if checkpoint::due(&snapshot, self.settings.checkpoint_interval) {
+            self.table.in_background({
+                let (table, snapshot) = (Arc::clone(&self.table), Arc::clone(&snapshot));
+                async move {
+                    // The commit is durable; a checkpoint only saves later readers time.
+                    if let Err(error) = checkpoint::write(&table, &snapshot).await {
+                        tracing::warn!(%error, version, "a checkpoint was not written");
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Full jitter: a random pause below an exponentially growing bound.
+    async fn pause(&self, attempt: u32) {
+        let bound = Duration::from_millis(1 << attempt.min(16)).min(self.settings.max_backoff);
+        let micros = self.table.ambient.below(bound.as_micros() as u64);
+        tokio::time::sleep(Duration::from_micros(micros)).await;
+    }
+}
+
+fn remove(file: &DataFile, now_ms: i64) -> Remove {
+    let add = &file.add;
+    Remove {
+        path: add.path.clone(),
+        deletion_timestamp: Some(now_ms),
+        data_change: true,
+        extended_file_metadata: Some(true),
+        partition_values: Some(add.partition_values.clone()),
+        size: Some(add.size),
+        tags: add.tags.clone(),
+        deletion_vector: add.deletion_vector.clone(),
+        base_row_id: add.base_row_id,
+        default_row_commit_version: add.default_row_commit_version,
+    }
+}

@@ -1,0 +1,287 @@
+//! Stage 5: run the plan and write its rows as Parquet data files. The first effect of a write,
+//! and an invisible one: no commit refers to the files yet.
+//!
+//! ```text
+//! plan -> lane (one per input partition) -> partition -> encode -> upload -> add (with stats)
+//! ```
+//!
+//! - `lane`: rows of one input partition, bounded memory, files of the wanted size
+//! - `partition`: rows told apart by partition values
+//! - `encode`: one Parquet file, its columns in parallel
+//! - `stats`: the log's statistics from the file's footer
+//! - `upload`: bytes to an object, and the clean-up when the write fails
+//!
+//! This room does not check rows and knows no version: `validate` comes before, `commit` after.
+
+mod encode;
+mod lane;
+mod partition;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::runtime::JoinSet;
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
+use futures::StreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parquet::basic::{Compression, ZstdLevel};
+use uuid::Uuid;
+
+use self::encode::Format;
+use self::lane::{Lane, Outcome};
+use self::partition::{Layout, Place};
+use self::stats::StatsPlan;
+use self::upload::{Ledger, Undo, delete_all};
+use crate::error::{Error, Result};
+use crate::table::actions::{Add, Metadata};
+use crate::table::snapshot::TableRoot;
+
+/// Memory of one lane before its largest file gives way.
+const LANE_BYTES: usize = 256 << 20;
+
+/// Makes the UUIDs in the names of files.
+pub(crate) type Ids = Arc<dyn Fn() -> Uuid + Send + Sync>;
+/// Milliseconds since the epoch.
+pub(crate) type ClockMs = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Writes rows of one table into new data files.
+#[derive(Clone)]
+pub(crate) struct FileSink {
+    target: Arc<Target>,
+}
+
+/// The files of a write, not yet visible.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub adds: Vec<Add>,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// Where files go and what they look like.
+struct Target {
+    store: Arc<dyn ObjectStore>,
+    folder: Path,
+    layout: Layout,
+    format: Arc<Format>,
+    file_bytes: usize,
+    lane_bytes: usize,
+    /// Whether columns are encoded by tasks of their own.
+    parallel: bool,
+    ids: Ids,
+    now_ms: ClockMs,
+}
+
+impl FileSink {
+    /// A sink for rows of `schema`, the whole schema of the table `metadata` describes; a file is
+    /// closed when it reaches `target_file_bytes`.
+    pub(crate) fn new(
+        root: &TableRoot,
+        schema: &SchemaRef,
+        metadata: &Metadata,
+        target_file_bytes: u64,
+        ids: Ids,
+        now_ms: ClockMs,
+    ) -> Result<Self> {
+        // Measured on rows like TPC-H lineitem: against Snappy a fifth more time to encode, a
+        // fifth fewer bytes to sync and to send, and no difference in reading.
+        let level = ZstdLevel::try_new(1)
+            .map_err(|e| Error::internal("zstd level 1 is not known").with_source(e))?;
+        let compression = Compression::ZSTD(level);
+        let layout = Layout::new(Arc::clone(schema), &metadata.partition_columns)?;
+        let stats = StatsPlan::new(&layout.file, metadata)?;
+        let format = Format::new(Arc::clone(&layout.file), stats, compression)?;
+        Ok(Self {
+            target: Arc::new(Target {
+                store: Arc::clone(&root.store),
+                folder: root.path.clone(),
+                layout,
+                format: Arc::new(format),
+                file_bytes: usize::try_from(target_file_bytes).unwrap_or(usize::MAX),
+                lane_bytes: LANE_BYTES,
+                parallel: std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
+                ids,
+                now_ms,
+            }),
+        })
+    }
+
+    /// Runs `plan`, whose rows have the table's schema, into new files.
+    ///
+    /// On an error, and when the future is dropped, the files are deleted again.
+    pub(crate) async fn write(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+    ) -> Result<Written> {
+        let undo = Undo::new(Arc::clone(&self.target.store));
+        match self.run(plan, context, undo.ledger()).await {
+            Ok(written) => {
+                undo.keep();
+                Ok(written)
+            }
+            Err(error) => {
+                undo.run().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes files of ours that no commit refers to, and none will.
+    pub(crate) async fn discard(&self, adds: &[Add]) {
+        let paths = adds
+            .iter()
+            .filter_map(|add| self.target.object_path(&decode_path(&add.path)?).ok())
+            .collect();
+        delete_all(&*self.target.store, paths).await;
+    }
+
+    async fn run(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Written> {
+        let plan = self.together(plan, &context)?;
+        let inputs = plan.output_partitioning().partition_count();
+        let lane = |number: usize| {
+            let reservation =
+                MemoryConsumer::new(format!("DataFiles[{number}]")).register(context.memory_pool());
+            Lane::new(number, &self.target, ledger, reservation)
+        };
+        let mut lanes = JoinSet::new();
+        for input in 0..inputs {
+            let rows = plan
+                .execute(input, Arc::clone(&context))
+                .map_err(Error::from)?;
+            let lane = lane(input)?;
+            lanes.spawn(async move { Ok::<_, Error>((input, drain(lane, rows).await?)) });
+        }
+        let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(inputs);
+        while let Some(joined) = lanes.join_next().await {
+            outcomes.push(joined.map_err(upload::stopped)??);
+        }
+        // Lanes end in any order; files are reported in that of the input.
+        outcomes.sort_by_key(|(input, _)| *input);
+
+        let mut last = lane(inputs)?;
+        let mut written = Written::default();
+        for (_, outcome) in outcomes {
+            for batch in &outcome.tail {
+                last.push(batch).await?;
+            }
+            written.take(outcome);
+        }
+        written.take(last.finish().await?);
+        Ok(written)
+    }
+
+    /// Brings the rows of a partition of the table into one lane, so that they share files.
+    fn together(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: &TaskContext,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let layout = &self.target.layout;
+        let lanes = context.session_config().target_partitions();
+        if !layout.partitioned() || plan.output_partitioning().partition_count() == 1 {
+            return Ok(plan);
+        }
+        let columns = layout
+            .partition()
+            .iter()
+            .map(|&i| Arc::new(Column::new(layout.table.field(i).name(), i)) as _)
+            .collect();
+        let spread = RepartitionExec::try_new(plan, Partitioning::Hash(columns, lanes));
+        Ok(Arc::new(spread.map_err(Error::from)?))
+    }
+}
+
+impl Written {
+    fn take(&mut self, outcome: Outcome) {
+        self.rows += outcome.rows;
+        self.bytes += outcome
+            .adds
+            .iter()
+            .map(|a| a.size.unsigned_abs())
+            .sum::<u64>();
+        self.adds.extend(outcome.adds);
+    }
+}
+
+impl Target {
+    /// Where the file `name`, relative to the table, is in the store.
+    fn object_path(&self, name: &str) -> Result<Path> {
+        let full = match self.folder.as_ref() {
+            "" => name.to_owned(),
+            folder => format!("{folder}/{name}"),
+        };
+        // Parsed and not built of parts: building would escape what the folders escaped already.
+        Path::parse(&full).map_err(|e| {
+            Error::internal(format!("data file {full} has a name no store takes")).with_source(e)
+        })
+    }
+
+    fn add(&self, name: &str, place: &Place, bytes: u64, stats: String) -> Add {
+        Add {
+            path: encode_path(name),
+            partition_values: place.values.clone(),
+            size: i64::try_from(bytes).unwrap_or(i64::MAX),
+            modification_time: (self.now_ms)(),
+            data_change: true,
+            stats: Some(stats),
+            tags: None,
+            deletion_vector: None,
+            base_row_id: None,
+            default_row_commit_version: None,
+            clustering_provider: None,
+        }
+    }
+}
+
+/// Feeds a lane until its input ends.
+async fn drain(mut lane: Lane, mut rows: SendableRecordBatchStream) -> Result<Outcome> {
+    while let Some(batch) = rows.next().await {
+        lane.push(&batch.map_err(Error::from)?).await?;
+    }
+    lane.finish_but_tail().await
+}
+
+/// A relative path as the log writes it: URL-encoded, on top of what the folders' names escape.
+fn encode_path(path: &str) -> String {
+    let mut encoded = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b'=' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// The inverse of [`encode_path`]; `None` for a path it did not make.
+fn decode_path(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digits = [rest.next()?, rest.next()?];
+            let digits = std::str::from_utf8(&digits).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -1,0 +1,21 @@
+//! The write path: the one way rows get into a table. Files in the order in which rows travel.
+//!
+//! ```text
+//! Received -> Validated -> Hooked      plans only: EXPLAIN shows every stage, nothing happens yet
+//! -> files (first effect, invisible) -> verdicts -> commit (the only visible effect)
+//! ```
+
+mod cast;
+pub(crate) mod check;
+pub(crate) mod commit;
+mod files;
+pub(crate) mod hook;
+mod plan;
+pub(crate) mod report;
+pub(crate) mod sink;
+mod stages;
+pub(crate) mod target;
+mod validate;
+
+pub(crate) use cast::lossless;
+pub(crate) use plan::plan;

@@ -1,0 +1,53 @@
+//! The stages of a write, top to bottom. Building them has no effect; the sink at their end has.
+
+use std::sync::Arc;
+
+use datafusion::catalog::Session;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::physical_plan::ExecutionPlan;
+
+use super::check;
+use super::hook::WriteContext;
+use super::sink::WriteExec;
+use super::stages::Received;
+use super::target::WriteTarget;
+use super::validate::TableRules;
+use crate::error::{Error, Result};
+use crate::table::protocol;
+
+/// The plan that writes `input`, whose columns are those of the table in order.
+pub(crate) fn plan(
+    state: &dyn Session,
+    target: &Arc<WriteTarget>,
+    input: Arc<dyn ExecutionPlan>,
+    op: InsertOp,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    if let Some(base) = &target.base {
+        protocol::check_writable(&target.name, base)?;
+    }
+    let state = state
+        .as_any()
+        .downcast_ref::<SessionState>()
+        .ok_or_else(|| Error::internal("a write needs DataFusion's own session state"))?;
+    let checks = target
+        .checks()
+        .map(|(name, text)| check::compile(state, &target.name, name, text, &target.schema))
+        .collect::<Result<Vec<_>>>()?;
+    let rules = Arc::new(TableRules {
+        table: target.name.clone(),
+        schema: Arc::clone(&target.schema),
+        checks,
+    });
+    let context = WriteContext::new(
+        target.name.as_str(),
+        Arc::clone(&target.schema),
+        target.operation,
+        target.batch_id,
+        target.base.as_ref().map(|base| base.version),
+    );
+    let rows = Received(input)
+        .validate(rules)?
+        .hooks(&target.hooks, &context)?;
+    Ok(Arc::new(WriteExec::new(rows, Arc::clone(target), op)))
+}

@@ -1,0 +1,48 @@
+//! What a write did, row by row count: returned to the caller and kept in the commit itself.
+
+use serde::{Deserialize, Serialize};
+
+/// The account of one write. `received = written + dropped + quarantined` for a plain table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct WriteReport {
+    /// Table as `schema.name`.
+    pub table: String,
+    /// Name of the operation, as in the Delta log: `WRITE`, `CREATE TABLE AS SELECT`, ...
+    pub operation: String,
+    /// Version that holds the rows; `None` when there was nothing to commit.
+    pub version: Option<u64>,
+    /// Milliseconds since the epoch of the statement, the same in every row and file it wrote.
+    pub batch_id: i64,
+    /// Rows that reached the write path.
+    pub rows_received: u64,
+    /// Rows in the new files.
+    pub rows_written: u64,
+    /// Rows of older versions that are no longer visible (overwrite, delete).
+    pub rows_removed: u64,
+    /// Data files added.
+    pub files_added: u64,
+    /// Data files removed from the table.
+    pub files_removed: u64,
+    /// Bytes of the data files added.
+    pub bytes_written: u64,
+    /// Milliseconds from the first row to the commit.
+    pub duration_ms: u64,
+    /// What each hook counted, in the order the rows met them.
+    pub hooks: Vec<HookReport>,
+}
+
+/// What one hook counted in one write.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HookReport {
+    /// Name of the hook.
+    pub hook: String,
+    /// Rows that went in.
+    pub rows_in: u64,
+    /// Rows that came out.
+    pub rows_out: u64,
+    /// Counters of the hook's own, in the order it gave them.
+    pub counters: Vec<(String, u64)>,
+}

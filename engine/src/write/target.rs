@@ -1,0 +1,76 @@
+//! Where a write goes and under which terms: everything the write path may know of the engine.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+
+use super::hook::WriteHookSupplier;
+use crate::clock::Ambient;
+use crate::settings::Settings;
+use crate::table::actions::{Metadata, Protocol};
+use crate::table::handle::Table;
+use crate::table::snapshot::Snapshot;
+
+/// The terms of one write to one table, fixed when the statement is planned.
+pub(crate) struct WriteTarget {
+    /// Table as `schema.name`.
+    pub name: String,
+    pub table: Arc<Table>,
+    /// The version the statement was planned on; `None` when the write makes the table.
+    pub base: Option<Arc<Snapshot>>,
+    /// What the write makes or makes anew (CREATE TABLE AS, CREATE OR REPLACE).
+    pub creates: Option<NewTable>,
+    /// Name of the operation in the log.
+    pub operation: &'static str,
+    /// Columns of the table in order, with the types rows must have.
+    pub schema: SchemaRef,
+    /// Milliseconds since the epoch of the statement.
+    pub batch_id: i64,
+    pub user: Option<String>,
+    pub hooks: Vec<Arc<dyn WriteHookSupplier>>,
+    pub settings: Settings,
+    pub ambient: Ambient,
+}
+
+/// The first lines of a table's log.
+#[derive(Debug, Clone)]
+pub(crate) struct NewTable {
+    pub protocol: Protocol,
+    pub metadata: Metadata,
+}
+
+impl WriteTarget {
+    /// The metadata the rows will live under.
+    pub(crate) fn metadata(&self) -> Option<&Metadata> {
+        match (&self.creates, &self.base) {
+            (Some(new), _) => Some(&new.metadata),
+            (None, Some(base)) => Some(&base.metadata),
+            (None, None) => None,
+        }
+    }
+
+    pub(crate) fn partition_columns(&self) -> &[String] {
+        self.metadata()
+            .map_or(&[], |metadata| &metadata.partition_columns)
+    }
+
+    /// CHECK constraints as (name, predicate text).
+    pub(crate) fn checks(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.metadata()
+            .into_iter()
+            .flat_map(|metadata| &metadata.configuration)
+            .filter_map(|(key, text)| {
+                Some((key.strip_prefix("delta.constraints.")?, text.as_str()))
+            })
+    }
+}
+
+impl fmt::Debug for WriteTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteTarget")
+            .field("table", &self.name)
+            .field("operation", &self.operation)
+            .finish_non_exhaustive()
+    }
+}
