@@ -1,0 +1,130 @@
+//! What the catalog keeps of a schema, a table, a view.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything the catalog knows at one of its versions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Catalog {
+    pub schemas: BTreeMap<String, Schema>,
+}
+
+/// One schema and what is in it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Schema {
+    #[serde(default)]
+    pub relations: BTreeMap<String, Relation>,
+}
+
+/// One name in a schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub(crate) enum Relation {
+    /// A Delta table.
+    Table(TableEntry),
+    /// A stored query.
+    View(ViewEntry),
+    /// Files read in place.
+    Files(FilesEntry),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TableEntry {
+    /// The table's own identifier, as in its metadata: tells a table from a later one at the same place.
+    pub id: String,
+    /// Folder relative to the lake, or a URL for a table that lives elsewhere.
+    pub location: String,
+    /// Whether DROP TABLE leaves the files alone.
+    #[serde(default)]
+    pub external: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ViewEntry {
+    /// SQL text of the query.
+    pub query: String,
+    /// Names of its columns, where the statement gave them.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// Schema that unqualified names in the query mean.
+    pub search_schema: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FilesEntry {
+    /// `PARQUET`, `CSV`, `JSON` or `AVRO`.
+    pub format: String,
+    pub location: String,
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Declared columns as Delta schema JSON; inferred from the files where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+}
+
+/// One step from a catalog version to the next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "camelCase")]
+pub(crate) enum Change {
+    PutSchema {
+        schema: String,
+    },
+    DropSchema {
+        schema: String,
+    },
+    Put {
+        schema: String,
+        name: String,
+        relation: Relation,
+    },
+    Drop {
+        schema: String,
+        name: String,
+    },
+}
+
+impl Catalog {
+    /// The catalog of a lake nobody has written to.
+    pub(crate) fn empty() -> Self {
+        let mut catalog = Self::default();
+        catalog
+            .schemas
+            .insert(super::DEFAULT_SCHEMA.to_owned(), Schema::default());
+        catalog
+    }
+
+    pub(crate) fn relation(&self, schema: &str, name: &str) -> Option<&Relation> {
+        self.schemas.get(schema)?.relations.get(name)
+    }
+
+    pub(crate) fn apply(&mut self, change: Change) {
+        match change {
+            Change::PutSchema { schema } => {
+                self.schemas.entry(schema).or_default();
+            }
+            Change::DropSchema { schema } => {
+                self.schemas.remove(&schema);
+            }
+            Change::Put {
+                schema,
+                name,
+                relation,
+            } => {
+                self.schemas
+                    .entry(schema)
+                    .or_default()
+                    .relations
+                    .insert(name, relation);
+            }
+            Change::Drop { schema, name } => {
+                if let Some(schema) = self.schemas.get_mut(&schema) {
+                    schema.relations.remove(&name);
+                }
+            }
+        }
+    }
+}
