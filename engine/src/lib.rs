@@ -1,0 +1,34 @@
+//! Selvedge: an embedded SQL engine over Delta Lake tables whose every write passes hooks before it lands.
+//!
+//! [`Engine`] opens a lake, [`Session`] runs SQL on it, [`Answer`] is what a statement returns.
+//!
+//! ```text
+//! SELECT  text -> sql -> catalog (versions pinned) -> plan -> run -> Answer::Rows
+//! INSERT  text -> sql -> catalog -> TableProvider::insert_into -> write -> Answer::Written
+//! ```
+//!
+//! Rooms: `sql` (text to statements), `catalog` (names to tables), `table` (one Delta table),
+//! `write` (the only way in), `store` (where objects live).
+
+mod answer;
+mod catalog;
+mod clock;
+mod engine;
+mod error;
+mod session;
+mod settings;
+mod sql;
+mod store;
+mod table;
+mod write;
+
+pub use answer::Answer;
+pub use engine::{Engine, EngineBuilder};
+pub use error::{Error, ErrorKind, Position, Result};
+pub use session::{
+    IngestMode, Prepared, Session, SessionOptions, StatementKind, TableInfo, TableKind,
+};
+pub use settings::Settings;
+pub use sql::{Script, split};
+pub use write::hook::{Verdict, WriteContext, WriteHook, WriteHookSupplier, conformance};
+pub use write::report::{HookReport, WriteReport};

@@ -1,0 +1,418 @@
+//! ALTER TABLE and DROP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{Field, Schema};
+use datafusion::sql::sqlparser::ast::{self, ObjectName};
+
+use super::create;
+use super::scope::{Opened, Scope};
+use super::site::clear;
+use super::{columns, properties};
+use crate::answer::Answer;
+use crate::catalog::entry::{Change, Relation, TableEntry};
+use crate::catalog::{DEFAULT_SCHEMA, INFORMATION_SCHEMA};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sql::{self, AlterAction, Column, Drop, DropKind};
+use crate::table::actions::Protocol;
+use crate::table::{protocol, schema as delta};
+use crate::write::check;
+use crate::write::commit::{self, Intent, Outcome, Removes};
+use crate::write::report::WriteReport;
+use crate::write::target::NewTable;
+
+const CONSTRAINT: &str = "delta.constraints.";
+
+/// ALTER TABLE.
+pub(super) async fn table(
+    scope: &Arc<Scope>,
+    name: &ObjectName,
+    action: AlterAction,
+) -> Result<Answer> {
+    let done = Answer::Done("ALTER TABLE".to_owned());
+    if let AlterAction::RenameTo(to) = &action {
+        rename(scope, name, to).await?;
+        return Ok(done);
+    }
+    let opened = scope.open(name).await?;
+    protocol::check_writable(&opened.name, &opened.snapshot)?;
+    match action {
+        AlterAction::RenameTo(_) => {}
+        AlterAction::AddColumn(column) => add_column(scope, &opened, column).await?,
+        AlterAction::SetProperties(pairs) => {
+            let mut configuration = opened.snapshot.metadata.configuration.clone();
+            for (key, value) in pairs {
+                properties::check(&opened.name, &key, &value)?;
+                configuration.insert(key, value);
+            }
+            configure(
+                scope,
+                &opened,
+                "SET TBLPROPERTIES",
+                configuration,
+                None,
+                false,
+            )
+            .await?;
+        }
+        AlterAction::UnsetProperties { keys, if_exists } => {
+            let mut configuration = opened.snapshot.metadata.configuration.clone();
+            for key in keys {
+                // Only what may be set may be unset; the rest is the engine's own.
+                properties::known(&opened.name, &key)?;
+                if configuration.remove(&key).is_none() && !if_exists {
+                    return Err(Error::new(
+                        ErrorKind::NotFound,
+                        format!("table {} has no property {key}", opened.name),
+                    ));
+                }
+            }
+            configure(
+                scope,
+                &opened,
+                "UNSET TBLPROPERTIES",
+                configuration,
+                None,
+                false,
+            )
+            .await?;
+        }
+        AlterAction::AddCheck { name, expr } => {
+            add_check(scope, &opened, &sql::fold(&name), &expr).await?
+        }
+        AlterAction::DropConstraint { name, if_exists } => {
+            let name = sql::fold(&name);
+            let mut configuration = opened.snapshot.metadata.configuration.clone();
+            if configuration
+                .remove(&format!("{CONSTRAINT}{name}"))
+                .is_none()
+            {
+                if if_exists {
+                    return Ok(done);
+                }
+                return Err(no_such_constraint(&opened, &name));
+            }
+            configure(
+                scope,
+                &opened,
+                "DROP CONSTRAINT",
+                configuration,
+                None,
+                false,
+            )
+            .await?;
+        }
+    }
+    Ok(done)
+}
+
+fn no_such_constraint(opened: &Opened, name: &str) -> Error {
+    let missing = Error::new(
+        ErrorKind::NotFound,
+        format!("table {} has no constraint {name}", opened.name),
+    );
+    match sql::nearest(name, opened.snapshot.checks().map(|(known, _)| known)) {
+        Some(near) => missing.with_hint(format!("did you mean {near}?")),
+        None => missing,
+    }
+}
+
+async fn configure(
+    scope: &Arc<Scope>,
+    opened: &Opened,
+    operation: &'static str,
+    configuration: BTreeMap<String, String>,
+    protocol: Option<Protocol>,
+    exclusive: bool,
+) -> Result<()> {
+    let mut metadata = (*opened.snapshot.metadata).clone();
+    metadata.configuration = configuration;
+    let new = NewTable {
+        protocol: protocol.unwrap_or_else(|| (*opened.snapshot.protocol).clone()),
+        metadata,
+    };
+    amend(scope, opened, operation, new, exclusive).await
+}
+
+async fn add_column(scope: &Arc<Scope>, opened: &Opened, column: Column) -> Result<()> {
+    let name = sql::fold(&column.name);
+    if !column.nullable {
+        return Err(Error::invalid(format!(
+            "column {name} of table {} cannot be added as NOT NULL: rows that are there have no value for it",
+            opened.name
+        )));
+    }
+    if column.default.is_some() {
+        return Err(Error::unsupported(format!(
+            "column {name} of table {} cannot be added with a default: rows that are there would not get it",
+            opened.name
+        ))
+        .with_hint("add it without one"));
+    }
+    let added = columns::declared(scope, &opened.name, std::slice::from_ref(&column)).await?;
+    let old = &opened.snapshot.schema;
+    if old
+        .fields()
+        .iter()
+        .any(|field| field.name().eq_ignore_ascii_case(&name))
+    {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("table {} already has a column {name}", opened.name),
+        ));
+    }
+    let fields: Vec<Arc<Field>> = old.fields().iter().chain(added.fields()).cloned().collect();
+    let schema = Schema::new(fields);
+    let mut metadata = (*opened.snapshot.metadata).clone();
+    metadata.schema_string = delta::to_delta(&schema)?;
+    let mut protocol = (*opened.snapshot.protocol).clone();
+    if delta::uses_timestamp_ntz(&schema)
+        && let Some(more) = protocol::with_feature(&protocol, "timestampNtz")
+    {
+        protocol = more;
+    }
+    amend(
+        scope,
+        opened,
+        "ADD COLUMNS",
+        NewTable { protocol, metadata },
+        false,
+    )
+    .await
+}
+
+async fn add_check(
+    scope: &Arc<Scope>,
+    opened: &Opened,
+    name: &str,
+    expr: &ast::Expr,
+) -> Result<()> {
+    if opened.snapshot.checks().any(|(known, _)| known == name) {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("table {} already has a constraint {name}", opened.name),
+        ));
+    }
+    let text = expr.to_string();
+    check::compile(
+        &scope.state(),
+        &opened.name,
+        name,
+        &text,
+        &opened.snapshot.schema,
+    )?;
+    let broken = violations(scope, opened, expr).await?;
+    if broken > 0 {
+        return Err(Error::rejected(format!(
+            "constraint {name} cannot be added to table {}: {broken} rows violate {text}",
+            opened.name
+        )));
+    }
+    let mut configuration = opened.snapshot.metadata.configuration.clone();
+    configuration.insert(format!("{CONSTRAINT}{name}"), text);
+    let protocol = protocol::with_feature(&opened.snapshot.protocol, "checkConstraints");
+    // Rows that came since were not looked at, so any commit in between means looking again.
+    configure(
+        scope,
+        opened,
+        "ADD CONSTRAINT",
+        configuration,
+        protocol,
+        true,
+    )
+    .await
+}
+
+/// Rows for which `expr` is not true.
+async fn violations(scope: &Arc<Scope>, opened: &Opened, expr: &ast::Expr) -> Result<i64> {
+    use datafusion::arrow::array::AsArray;
+    use datafusion::arrow::datatypes::Int64Type;
+    let schema = opened.schema.replace('"', "\"\"");
+    let table = opened.table.replace('"', "\"\"");
+    let text = format!("SELECT count(*) FROM \"{schema}\".\"{table}\" WHERE ({expr}) IS NOT TRUE");
+    let sql::Statement::Query(query) = sql::parse(&text)? else {
+        return Err(Error::internal("a count of violations is not a query"));
+    };
+    let plan = scope.plan_query(*query).await?;
+    let batches = datafusion::dataframe::DataFrame::new(scope.state(), plan)
+        .collect()
+        .await?;
+    Ok(batches.first().map_or(0, |batch| {
+        batch.column(0).as_primitive::<Int64Type>().value(0)
+    }))
+}
+
+async fn rename(scope: &Arc<Scope>, from: &ObjectName, to: &ObjectName) -> Result<()> {
+    let (schema, name) = scope.place(from)?;
+    let (to_schema, to_name) = match to.0.len() {
+        // A bare new name stays in the schema of the old one.
+        1 => (schema.clone(), scope.place(to)?.1),
+        _ => scope.place(to)?,
+    };
+    scope
+        .engine
+        .catalog
+        .change(|catalog| {
+            let Some(relation) = catalog.relation(&schema, &name) else {
+                return Err(scope.no_such_table(&schema, &name));
+            };
+            if matches!(relation, Relation::View(_)) {
+                return Err(Error::invalid(format!(
+                    "{schema}.{name} is a view, not a table"
+                )));
+            }
+            if !catalog.schemas.contains_key(&to_schema) {
+                return Err(scope.no_such_schema(&to_schema));
+            }
+            if catalog.relation(&to_schema, &to_name).is_some() {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("{to_schema}.{to_name} already exists"),
+                ));
+            }
+            Ok(vec![
+                Change::Drop {
+                    schema: schema.clone(),
+                    name: name.clone(),
+                },
+                Change::Put {
+                    schema: to_schema.clone(),
+                    name: to_name.clone(),
+                    relation: relation.clone(),
+                },
+            ])
+        })
+        .await
+}
+
+/// DROP TABLE, VIEW or SCHEMA.
+pub(super) async fn drop(scope: &Arc<Scope>, drop: Drop) -> Result<Answer> {
+    match drop.kind {
+        DropKind::Schema => drop_schema(scope, &drop).await,
+        DropKind::Table | DropKind::View => drop_relation(scope, &drop).await,
+    }
+}
+
+async fn drop_relation(scope: &Arc<Scope>, drop: &Drop) -> Result<Answer> {
+    let (schema, name) = scope.place(&drop.name)?;
+    let view = drop.kind == DropKind::View;
+    let done = Answer::Done(if view { "DROP VIEW" } else { "DROP TABLE" }.to_owned());
+    if drop.if_exists && scope.pinned.catalog.relation(&schema, &name).is_none() {
+        return Ok(done);
+    }
+    let dropped = parking_lot::Mutex::new(None);
+    scope
+        .engine
+        .catalog
+        .change(|catalog| {
+            match (catalog.relation(&schema, &name), view) {
+                (None, _) if drop.if_exists => return Ok(Vec::new()),
+                (None, _) => return Err(scope.no_such_table(&schema, &name)),
+                (Some(Relation::View(_)), false) => {
+                    return Err(Error::invalid(format!("{schema}.{name} is a view"))
+                        .with_hint(format!("DROP VIEW {schema}.{name}")));
+                }
+                (Some(Relation::Table(_) | Relation::Files(_)), true) => {
+                    return Err(Error::invalid(format!("{schema}.{name} is a table"))
+                        .with_hint(format!("DROP TABLE {schema}.{name}")));
+                }
+                (Some(relation), _) => *dropped.lock() = Some(relation.clone()),
+            }
+            Ok(vec![Change::Drop {
+                schema: schema.clone(),
+                name: name.clone(),
+            }])
+        })
+        .await?;
+    if let Some(Relation::Table(entry)) = dropped.into_inner() {
+        remove_files(scope, &entry).await?;
+    }
+    Ok(done)
+}
+
+/// The name is gone, so nobody can reach the files; those of external tables are not ours.
+async fn remove_files(scope: &Arc<Scope>, entry: &TableEntry) -> Result<()> {
+    if !entry.external {
+        clear(&*scope.engine.table(entry)?).await;
+    }
+    Ok(())
+}
+
+async fn drop_schema(scope: &Arc<Scope>, drop: &Drop) -> Result<Answer> {
+    let schema = create::schema_name(&drop.name)?;
+    if schema == DEFAULT_SCHEMA || schema == INFORMATION_SCHEMA {
+        return Err(Error::invalid(format!("schema {schema} cannot be dropped")));
+    }
+    let done = Answer::Done("DROP SCHEMA".to_owned());
+    let dropped = parking_lot::Mutex::new(Vec::new());
+    scope
+        .engine
+        .catalog
+        .change(|catalog| {
+            let Some(content) = catalog.schemas.get(&schema) else {
+                return if drop.if_exists {
+                    Ok(Vec::new())
+                } else {
+                    Err(scope.no_such_schema(&schema))
+                };
+            };
+            if !content.relations.is_empty() && !drop.cascade {
+                return Err(Error::invalid(format!(
+                    "schema {schema} is not empty: it holds {} tables and views",
+                    content.relations.len()
+                ))
+                .with_hint(format!("DROP SCHEMA {schema} CASCADE drops them too")));
+            }
+            *dropped.lock() = content.relations.values().cloned().collect();
+            Ok(vec![Change::DropSchema {
+                schema: schema.clone(),
+            }])
+        })
+        .await?;
+    for relation in dropped.into_inner() {
+        if let Relation::Table(entry) = relation {
+            remove_files(scope, &entry).await?;
+        }
+    }
+    Ok(done)
+}
+
+/// Commits new metadata of a table that stays as it is otherwise.
+async fn amend(
+    scope: &Arc<Scope>,
+    opened: &Opened,
+    operation: &'static str,
+    new: NewTable,
+    exclusive: bool,
+) -> Result<()> {
+    let protocol = (new.protocol != *opened.snapshot.protocol).then_some(new.protocol);
+    let outcome = commit::commit(
+        Arc::clone(&opened.handle),
+        Intent {
+            name: opened.name.clone(),
+            base: Some(Arc::clone(&opened.snapshot)),
+            operation,
+            parameters: BTreeMap::new(),
+            protocol,
+            metadata: Some(new.metadata),
+            adds: Vec::new(),
+            removes: Removes::None,
+            user: scope.user.clone(),
+            exclusive,
+            report: WriteReport {
+                batch_id: scope.batch_id,
+                ..WriteReport::default()
+            },
+        },
+        &scope.engine.settings,
+    )
+    .await?;
+    match outcome {
+        Outcome::Committed(..) => Ok(()),
+        Outcome::Conflict(reason) => {
+            Err(Error::new(ErrorKind::Conflict, reason).with_hint("run the statement again"))
+        }
+        Outcome::Unknown(error) => Err(error),
+    }
+}

@@ -1,0 +1,185 @@
+//! Columns of new tables: declared in SQL, or those of a query's answer.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::Expr;
+use datafusion::sql::sqlparser::ast;
+use futures::future::BoxFuture;
+
+use super::scope::Scope;
+use crate::error::{Error, Result};
+use crate::sql::{self, Column};
+use crate::table::schema as delta;
+use crate::write::lossless;
+
+/// The columns a table stores for a query's answer.
+pub(super) fn stored_columns(schema: &Schema) -> Result<SchemaRef> {
+    let stored = delta::normalize_schema(schema)?;
+    let fields = stored.fields().iter().map(|field| {
+        // A query's "never null" is about this answer, not a promise about rows to come.
+        field.as_ref().clone().with_nullable(true)
+    });
+    Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
+}
+
+/// The columns a statement declares.
+pub(super) async fn declared(
+    scope: &Arc<Scope>,
+    table: &str,
+    columns: &[Column],
+) -> Result<SchemaRef> {
+    let types = types_of(scope, columns).await?;
+    let mut fields = Vec::with_capacity(columns.len());
+    for (column, data_type) in columns.iter().zip(types) {
+        let name = sql::fold(&column.name);
+        honoured(table, &name, &column.data_type)?;
+        let stored = delta::normalize(&name, &data_type)?;
+        let mut field = Field::new(&name, stored, column.nullable);
+        if let Some(comment) = &column.comment {
+            field = delta::with_comment(field, Some(comment));
+        }
+        if let Some(default) = &column.default {
+            let text = default.to_string();
+            let state = scope.state();
+            let expr = state
+                .create_logical_expr(&text, &DFSchema::empty())
+                .map_err(|error| {
+                    let error = Error::from(error);
+                    Error::new(
+                        error.kind(),
+                        format!(
+                            "column {name} of table {table}: the default {text} is not a constant"
+                        ),
+                    )
+                    .with_detail(error.message().to_owned())
+                })?;
+            if expr.any_column_refs() {
+                return Err(Error::invalid(format!(
+                    "column {name} of table {table}: the default {text} uses a column"
+                )));
+            }
+            check_default(&state, &expr, field.data_type()).map_err(|why| {
+                Error::invalid(format!(
+                    "column {name} of table {table} cannot have the default {text}: {why}"
+                ))
+            })?;
+            field = delta::with_default(field, Some(&text));
+        }
+        fields.push(field);
+    }
+    let schema = Schema::new(fields);
+    delta::to_arrow(&delta::to_delta(&schema)?)
+}
+
+/// Refuses what a type says beyond what a table can keep to.
+fn honoured(table: &str, column: &str, data_type: &ast::DataType) -> Result<()> {
+    let text = data_type.to_string();
+    let upper = text.to_ascii_uppercase();
+    let refuse = |why: &str, hint: String| {
+        Err(
+            Error::unsupported(format!("column {column} of table {table}: {text} {why}"))
+                .with_hint(hint),
+        )
+    };
+    if upper.contains("UNSIGNED") {
+        let hint = format!("use BIGINT or DECIMAL(20,0), and CHECK ({column} >= 0)");
+        return refuse("does not exist in a Delta table", hint);
+    }
+    let sized = upper.contains('(');
+    if sized
+        && (upper.starts_with("VARCHAR")
+            || upper.starts_with("CHAR")
+            || upper.starts_with("NVARCHAR"))
+    {
+        let hint = format!("use TEXT, and CHECK (char_length({column}) <= n)");
+        return refuse("has a length that would not be kept to", hint);
+    }
+    if sized && upper.starts_with("TIMESTAMP") && !upper.starts_with("TIMESTAMP(6)") {
+        return refuse(
+            "has another precision than microseconds",
+            "use TIMESTAMP".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// Whether the default is a value of its column, as far as that can be told before a row needs it.
+fn check_default(
+    state: &SessionState,
+    expr: &Expr,
+    data_type: &DataType,
+) -> std::result::Result<(), String> {
+    let plain = |error: DataFusionError| Error::from(error).message().to_owned();
+    let physical = state
+        .create_physical_expr(expr.clone(), &DFSchema::empty())
+        .map_err(plain)?;
+    let one_row = RecordBatchOptions::new().with_row_count(Some(1));
+    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &one_row)
+        .map_err(|error| error.to_string())?;
+    let value = physical
+        .evaluate(&row)
+        .and_then(|value| value.into_array(1))
+        .map_err(plain)?;
+    match lossless(&value, data_type) {
+        Ok(_) => Ok(()),
+        // The clock has nanoseconds at one instant and none at another; rows are cut to what is stored.
+        Err(_) if value.data_type().is_temporal() && data_type.is_temporal() => Ok(()),
+        Err(failure) => Err(failure.reason),
+    }
+}
+
+async fn types_of(scope: &Arc<Scope>, columns: &[Column]) -> Result<Vec<DataType>> {
+    let mut types = Vec::with_capacity(columns.len());
+    for column in columns {
+        let name = sql::fold(&column.name);
+        types.push(type_of(scope, &name, &column.data_type).await?);
+    }
+    Ok(types)
+}
+
+/// A SQL type as the planner understands it everywhere else: by planning a cast to it. The planner knows no
+/// maps, so those are put together from their parts.
+fn type_of<'a>(
+    scope: &'a Arc<Scope>,
+    column: &'a str,
+    data_type: &'a ast::DataType,
+) -> BoxFuture<'a, Result<DataType>> {
+    Box::pin(async move {
+        if let ast::DataType::Map(key, value) = data_type {
+            let key = Field::new("key", type_of(scope, column, key).await?, false);
+            let value = Field::new("value", type_of(scope, column, value).await?, true);
+            let entries = DataType::Struct(vec![key, value].into());
+            return Ok(DataType::Map(
+                Arc::new(Field::new("key_value", entries, false)),
+                false,
+            ));
+        }
+        let sql::Statement::Query(mut query) = sql::parse("SELECT CAST(NULL AS INT)")? else {
+            return Err(Error::internal("a probe for types is not a query"));
+        };
+        let ast::SetExpr::Select(select) = query.body.as_mut() else {
+            return Err(Error::internal("a probe for types is not a select"));
+        };
+        for item in &mut select.projection {
+            if let ast::SelectItem::UnnamedExpr(ast::Expr::Cast {
+                data_type: wanted, ..
+            }) = item
+            {
+                wanted.clone_from(data_type);
+            }
+        }
+        let plan = scope.plan_query(*query).await.map_err(|error| {
+            Error::new(
+                error.kind(),
+                format!("column {column}: there is no type {data_type}"),
+            )
+            .with_detail(error.message().to_owned())
+        })?;
+        Ok(plan.schema().field(0).data_type().clone())
+    })
+}

@@ -1,0 +1,350 @@
+//! CREATE: tables, schemas, views, and names for what lies elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::ObjectName;
+
+use super::columns::{declared, stored_columns};
+use super::insert::Assignment;
+use super::scope::Scope;
+use super::site::{Site, Spec, empty, filled};
+use super::{files, properties, rename};
+use crate::answer::Answer;
+use crate::catalog::INFORMATION_SCHEMA;
+use crate::catalog::entry::{Catalog, Change, FilesEntry, Relation, TableEntry, ViewEntry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sql::{self, CreateExternalTable, CreateTable, CreateView, FileFormat};
+use crate::table::schema as delta;
+use crate::write::check;
+
+/// Name of the operation, in the log and in the answer.
+pub(super) const TABLE_CREATED: &str = "CREATE TABLE";
+
+/// CREATE TABLE, with or without AS.
+pub(super) async fn table(scope: &Arc<Scope>, create: CreateTable) -> Result<Answer> {
+    let (schema, table) = scope.place(&create.name)?;
+    if let Some(answer) = taken(
+        scope,
+        &schema,
+        &table,
+        create.if_not_exists,
+        create.or_replace,
+    )? {
+        return Ok(answer);
+    }
+    match described(scope, schema, table, create).await? {
+        (spec, None) => {
+            empty(scope, &spec).await?;
+            Ok(Answer::Done(TABLE_CREATED.to_owned()))
+        }
+        (spec, Some(source)) => {
+            let assignment = Assignment::Positions(Vec::new());
+            filled(scope, &spec, source, &assignment)
+                .await
+                .map(Answer::Written)
+        }
+    }
+}
+
+/// The write of a CREATE TABLE AS, for EXPLAIN. Nothing is made.
+pub(super) async fn plan(scope: &Arc<Scope>, create: CreateTable) -> Result<LogicalPlan> {
+    let (schema, table) = scope.place(&create.name)?;
+    taken(scope, &schema, &table, false, create.or_replace)?;
+    let (spec, source) = described(scope, schema, table, create).await?;
+    let source = source.ok_or_else(|| {
+        Error::invalid("CREATE TABLE without AS writes no rows, so it has no plan")
+            .with_hint("EXPLAIN a query or a write")
+    })?;
+    let site = Site::prepare(scope, &spec).await?;
+    site.write(scope, &spec, source, &Assignment::Positions(Vec::new()))
+}
+
+/// What a statement asks for, checked, and where its rows come from.
+async fn described(
+    scope: &Arc<Scope>,
+    schema: String,
+    table: String,
+    create: CreateTable,
+) -> Result<(Spec, Option<LogicalPlan>)> {
+    let name = format!("{schema}.{table}");
+    let source = match create.query {
+        Some(query) => Some(scope.plan_query(*query).await?),
+        None => None,
+    };
+    let columns = match (&source, create.columns.is_empty()) {
+        (Some(source), true) => stored_columns(source.schema().as_arrow())?,
+        _ => declared(scope, &name, &create.columns).await?,
+    };
+    let mut configuration = BTreeMap::new();
+    for (key, value) in create.properties {
+        properties::check(&name, &key, &value)?;
+        if configuration.insert(key.clone(), value).is_some() {
+            return Err(Error::invalid(format!(
+                "table {name}: property {key} is given twice"
+            )));
+        }
+    }
+    for (index, constraint) in create.checks.iter().enumerate() {
+        let label = constraint
+            .name
+            .as_ref()
+            .map_or_else(|| format!("check_{}", index + 1), sql::fold);
+        let text = constraint.expr.to_string();
+        check::compile(&scope.state(), &name, &label, &text, &columns)?;
+        if configuration
+            .insert(format!("delta.constraints.{label}"), text)
+            .is_some()
+        {
+            return Err(Error::invalid(format!(
+                "table {name}: constraint {label} is given twice"
+            )));
+        }
+    }
+    let spec = Spec {
+        schema,
+        table,
+        columns,
+        partitioned_by: create.partitioned_by.iter().map(sql::fold).collect(),
+        configuration,
+        comment: create.comment,
+        or_replace: create.or_replace,
+    };
+    Ok((spec, source))
+}
+
+/// `Some` when there is nothing to do; an error when the name is taken.
+fn taken(
+    scope: &Scope,
+    schema: &str,
+    name: &str,
+    if_not_exists: bool,
+    or_replace: bool,
+) -> Result<Option<Answer>> {
+    must_have_schema(scope, schema)?;
+    match scope.pinned.catalog.relation(schema, name) {
+        None => Ok(None),
+        Some(_) if if_not_exists => Ok(Some(Answer::Done(format!(
+            "{schema}.{name} already exists"
+        )))),
+        Some(_) if or_replace => Ok(None),
+        Some(relation) => Err(exists(schema, name, relation)),
+    }
+}
+
+pub(super) fn exists(schema: &str, name: &str, relation: &Relation) -> Error {
+    let kind = match relation {
+        Relation::View(_) => "view",
+        Relation::Table(_) | Relation::Files(_) => "table",
+    };
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!("{kind} {schema}.{name} already exists"),
+    )
+}
+
+fn must_have_schema(scope: &Scope, schema: &str) -> Result<()> {
+    if schema == INFORMATION_SCHEMA {
+        return Err(Error::invalid(format!(
+            "schema {schema} is made up from the others and holds no tables of its own"
+        )));
+    }
+    if scope.pinned.catalog.schemas.contains_key(schema) {
+        return Ok(());
+    }
+    Err(scope.no_such_schema(schema))
+}
+
+pub(super) fn still_there(catalog: &Catalog, schema: &str) -> Result<()> {
+    if catalog.schemas.contains_key(schema) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("schema {schema} was dropped in the meantime"),
+    ))
+}
+
+/// CREATE SCHEMA.
+pub(super) async fn schema(
+    scope: &Arc<Scope>,
+    name: &ObjectName,
+    if_not_exists: bool,
+) -> Result<Answer> {
+    let schema = schema_name(name)?;
+    if schema == INFORMATION_SCHEMA {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("schema {schema} already exists"),
+        ));
+    }
+    scope
+        .engine
+        .catalog
+        .change(|catalog| match catalog.schemas.contains_key(&schema) {
+            true if if_not_exists => Ok(Vec::new()),
+            true => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("schema {schema} already exists"),
+            )),
+            false => Ok(vec![Change::PutSchema {
+                schema: schema.clone(),
+            }]),
+        })
+        .await?;
+    Ok(Answer::Done("CREATE SCHEMA".to_owned()))
+}
+
+/// A schema's name, with or without the catalog before it.
+pub(super) fn schema_name(name: &ObjectName) -> Result<String> {
+    let parts: Vec<String> = name
+        .0
+        .iter()
+        .filter_map(|part| part.as_ident().map(sql::fold))
+        .collect();
+    match parts.as_slice() {
+        [schema] => Ok(schema.clone()),
+        [catalog, schema] if catalog == crate::catalog::NAME => Ok(schema.clone()),
+        _ => Err(Error::invalid(format!(
+            "{name} is not the name of a schema"
+        ))),
+    }
+}
+
+/// CREATE VIEW.
+pub(super) async fn view(scope: &Arc<Scope>, create: CreateView) -> Result<Answer> {
+    let (schema, name) = scope.place(&create.name)?;
+    if let Some(answer) = taken(
+        scope,
+        &schema,
+        &name,
+        create.if_not_exists,
+        create.or_replace,
+    )? {
+        return Ok(answer);
+    }
+    let columns: Vec<String> = create.columns.iter().map(sql::fold).collect();
+    // Planned once now, so that a view that cannot work is refused when it is made.
+    let inside = scope.within((schema.clone(), name.clone()), scope.search_schema());
+    let plan = inside.plan_query(*create.query).await?;
+    rename::columns(plan, &columns)?;
+    let relation = Relation::View(ViewEntry {
+        query: create.text,
+        columns,
+        search_schema: scope.search_schema().to_owned(),
+    });
+    scope
+        .engine
+        .catalog
+        .change(|catalog| {
+            still_there(catalog, &schema)?;
+            match catalog.relation(&schema, &name) {
+                None | Some(Relation::View(_)) if create.or_replace => {}
+                None => {}
+                Some(_) if create.or_replace => {
+                    return Err(Error::invalid(format!(
+                        "{schema}.{name} is a table, so no view can replace it"
+                    )));
+                }
+                Some(taken) => return Err(exists(&schema, &name, taken)),
+            }
+            Ok(vec![Change::Put {
+                schema: schema.clone(),
+                name: name.clone(),
+                relation: relation.clone(),
+            }])
+        })
+        .await?;
+    Ok(Answer::Done("CREATE VIEW".to_owned()))
+}
+
+/// CREATE EXTERNAL TABLE.
+pub(super) async fn external(scope: &Arc<Scope>, create: CreateExternalTable) -> Result<Answer> {
+    let (schema, name) = scope.place(&create.name)?;
+    scope.may_use_files("CREATE EXTERNAL TABLE")?;
+    if let Some(answer) = taken(scope, &schema, &name, create.if_not_exists, false)? {
+        return Ok(answer);
+    }
+    let full = format!("{schema}.{name}");
+    let location = absolute(&create.location, create.format)?;
+    let relation = match create.format {
+        FileFormat::Delta => {
+            if let Some((option, _)) = create.options.first() {
+                return Err(Error::invalid(format!(
+                    "a Delta table has no option {option}"
+                )));
+            }
+            if !create.columns.is_empty() {
+                return Err(Error::invalid(format!(
+                    "table {full}: a Delta table says its columns itself"
+                )));
+            }
+            let handle = scope.engine.open_table(&location)?;
+            let snapshot = handle.latest().await?.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!("there is no Delta table at {}", create.location),
+                )
+            })?;
+            Relation::Table(TableEntry {
+                id: snapshot.metadata.id.clone(),
+                location,
+                external: true,
+            })
+        }
+        format => {
+            let declared = match create.columns.is_empty() {
+                true => None,
+                false => Some(delta::to_delta(
+                    &*declared(scope, &full, &create.columns).await?,
+                )?),
+            };
+            let entry = FilesEntry {
+                format: format.to_string(),
+                location,
+                options: create.options.into_iter().collect(),
+                schema: declared,
+            };
+            // Looked at once now, so that a location without files is refused when it is named.
+            files::of_entry(&scope.state(), &full, &entry).await?;
+            Relation::Files(entry)
+        }
+    };
+    scope
+        .engine
+        .catalog
+        .change(|catalog| {
+            still_there(catalog, &schema)?;
+            if let Some(taken) = catalog.relation(&schema, &name) {
+                return Err(exists(&schema, &name, taken));
+            }
+            Ok(vec![Change::Put {
+                schema: schema.clone(),
+                name: name.clone(),
+                relation: relation.clone(),
+            }])
+        })
+        .await?;
+    Ok(Answer::Done("CREATE EXTERNAL TABLE".to_owned()))
+}
+
+/// A location that means the same whatever folder a later program runs in: a URL, or an absolute path
+/// where files are read (their reader knows patterns in paths).
+fn absolute(location: &str, format: FileFormat) -> Result<String> {
+    if location.contains("://") {
+        return Ok(location.to_owned());
+    }
+    let wrong = || Error::invalid(format!("{location} is not a location"));
+    let path = std::path::absolute(location).map_err(|error| wrong().with_source(error))?;
+    if format == FileFormat::Delta {
+        return Ok(url::Url::from_file_path(&path)
+            .map_err(|()| wrong())?
+            .into());
+    }
+    let mut text = path.to_str().ok_or_else(wrong)?.to_owned();
+    if location.ends_with('/') && !text.ends_with('/') {
+        text.push('/');
+    }
+    Ok(text)
+}

@@ -1,0 +1,435 @@
+//! Prepared statements: parsed once, run many times with other parameters.
+//!
+//! An INSERT of VALUES reads its parameters as a table of its own, so that one run with many rows of parameters is
+//! one write and one commit. Every other statement gets its parameters as values of its plan.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::metadata::ScalarAndMetadata;
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::datasource::MemTable;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SetExpr, VisitMut, VisitorMut};
+use parking_lot::Mutex;
+
+use super::scope::Scope;
+use super::{Session, StatementKind, insert, kind, plan, run_plan, run_write};
+use crate::answer::Answer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sql::{self, Insert, InsertSource, Statement};
+use crate::write::report::WriteReport;
+
+/// Name under which an INSERT of VALUES finds its parameters.
+const PARAMETERS: &str = "$parameters";
+
+/// A parsed and planned statement, ready to run many times with other parameters.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    session: Session,
+    statement: Statement,
+    schema: SchemaRef,
+    parameters: Schema,
+    /// Types that PREPARE declared for its parameters.
+    declared: Vec<ast::DataType>,
+}
+
+impl Prepared {
+    pub(super) async fn new(session: Session, statement: Statement) -> Result<Self> {
+        let count = sql::parameter_count(&statement);
+        let mut types: HashMap<String, DataType> = HashMap::new();
+        let mut schema = Arc::new(Schema::empty());
+        let scope = session.begin().await?;
+        match &statement {
+            Statement::Query(_) | Statement::Explain(_) => {
+                let planned = plan(&scope, statement.clone()).await?;
+                inferred(&planned, &mut types)?;
+                schema = Arc::new(planned.schema().as_arrow().clone());
+            }
+            Statement::Insert(insert) => {
+                let opened = scope.open(&insert.table).await?;
+                types = insert::parameter_types(insert, &opened);
+                if !has_values(insert) || count == 0 {
+                    inferred(&plan(&scope, statement.clone()).await?, &mut types)?;
+                }
+            }
+            Statement::CopyInto(_) => {
+                plan(&scope, statement.clone()).await?;
+            }
+            // Statements about the catalog answer with columns known only when they run; they are cheap and
+            // change nothing.
+            statement if kind(statement) == StatementKind::Query => {
+                if let Answer::Rows(rows) = session.run(statement.clone()).await? {
+                    schema = rows.schema();
+                }
+            }
+            _ => {}
+        }
+        let fields: Vec<Field> = (1..=count)
+            .map(|number| {
+                let name = format!("${number}");
+                let data_type = types.remove(&name).unwrap_or(DataType::Null);
+                Field::new(name, data_type, true)
+            })
+            .collect();
+        Ok(Self {
+            session,
+            statement,
+            schema,
+            parameters: Schema::new(fields),
+            declared: Vec::new(),
+        })
+    }
+
+    /// Whether it reads, writes, or does something else.
+    pub fn kind(&self) -> StatementKind {
+        kind(&self.statement)
+    }
+
+    /// Columns of the rows it returns; empty for writes and others.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Columns of the rows it returns for parameters of these types, where they differ from [`Self::schema`].
+    ///
+    /// # Errors
+    /// When a query cannot take parameters of these types.
+    pub async fn schema_for(&self, parameters: &RecordBatch) -> Result<SchemaRef> {
+        if self.kind() != StatementKind::Query
+            || parameters.num_columns() == 0
+            || parameters.num_rows() == 0
+        {
+            return Ok(self.schema());
+        }
+        self.check_count(parameters.num_columns())?;
+        let scope = self.session.begin().await?;
+        let planned = plan(&scope, self.statement.clone()).await?;
+        let planned = planned.with_param_values(row(parameters, 0)?)?;
+        Ok(Arc::new(planned.schema().as_arrow().clone()))
+    }
+
+    /// One field per parameter, in the order `$1..$n`; type Null where it could not be inferred.
+    pub fn parameters(&self) -> Schema {
+        self.parameters.clone()
+    }
+
+    /// Runs it with one row of parameters, or with none. The batch has one column per parameter, in order.
+    pub async fn execute(&self, parameters: Option<&RecordBatch>) -> Result<Answer> {
+        let Some(parameters) = parameters.filter(|batch| batch.num_columns() > 0) else {
+            self.check_count(0)?;
+            return self.session.run(self.statement.clone()).await;
+        };
+        self.check_count(parameters.num_columns())?;
+        if parameters.num_rows() != 1 {
+            return Err(Error::invalid(format!(
+                "the statement runs once, but {} rows of parameters are given",
+                parameters.num_rows()
+            )));
+        }
+        if self.kind() == StatementKind::Write {
+            return self
+                .execute_many(std::slice::from_ref(parameters))
+                .await
+                .map(Answer::Written);
+        }
+        let scope = self.session.begin().await?;
+        let planned = plan(&scope, self.statement.clone()).await?;
+        run_plan(&scope, planned.with_param_values(row(parameters, 0)?)?).await
+    }
+
+    /// Runs a write once for all rows of `parameters`, in one commit.
+    pub async fn execute_many(&self, parameters: &[RecordBatch]) -> Result<WriteReport> {
+        let Statement::Insert(insert) = &self.statement else {
+            return Err(Error::invalid(
+                "only an INSERT runs over many rows of parameters",
+            ));
+        };
+        for batch in parameters {
+            self.check_count(batch.num_columns())?;
+        }
+        let mut reruns = 0;
+        loop {
+            match Box::pin(self.write(insert, parameters)).await {
+                Err(error) if error.kind() == ErrorKind::Conflict && reruns < super::RERUNS => {
+                    reruns += 1
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn check_count(&self, given: usize) -> Result<()> {
+        let wanted = self.parameters.fields().len();
+        if given == wanted {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the statement has {wanted} parameters, but {given} are given"
+        )))
+    }
+
+    async fn write(&self, insert: &Insert, parameters: &[RecordBatch]) -> Result<WriteReport> {
+        let scope = self.session.begin().await?;
+        if has_values(insert) {
+            scope.bind(PARAMETERS, table_of(parameters)?);
+            let planned = insert::plan_over(&scope, insert.clone(), over_parameters).await?;
+            return run_write(&scope, &planned).await;
+        }
+        // Each row of parameters is one run of the source; all of them together are one write.
+        let LogicalPlan::Dml(write) = insert::plan(&scope, insert.clone()).await? else {
+            return Err(Error::internal("an INSERT is not a write"));
+        };
+        let mut all: Option<LogicalPlan> = None;
+        for batch in parameters {
+            for index in 0..batch.num_rows() {
+                let one = write
+                    .input
+                    .as_ref()
+                    .clone()
+                    .with_param_values(row(batch, index)?)?;
+                all = Some(match all {
+                    None => one,
+                    Some(before) => LogicalPlanBuilder::from(before).union(one)?.build()?,
+                });
+            }
+        }
+        let mut write = write;
+        write.input =
+            Arc::new(all.ok_or_else(|| Error::invalid("no rows of parameters are given"))?);
+        run_write(&scope, &LogicalPlan::Dml(write)).await
+    }
+}
+
+/// Types the planner inferred for parameters nothing else has told.
+fn inferred(plan: &LogicalPlan, types: &mut HashMap<String, DataType>) -> Result<()> {
+    for (name, data_type) in plan.get_parameter_types()? {
+        if let Some(data_type) = data_type {
+            types.entry(name).or_insert(data_type);
+        }
+    }
+    Ok(())
+}
+
+fn has_values(insert: &Insert) -> bool {
+    matches!(&insert.source, InsertSource::Query(query) if matches!(query.body.as_ref(), SetExpr::Values(_)))
+}
+
+fn row(batch: &RecordBatch, index: usize) -> Result<ParamValues> {
+    let values = batch
+        .columns()
+        .iter()
+        .map(|column| {
+            Ok(ScalarAndMetadata::from(ScalarValue::try_from_array(
+                column, index,
+            )?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(ParamValues::List(values))
+}
+
+/// The parameters as a table with the columns `$1..$n`.
+fn table_of(parameters: &[RecordBatch]) -> Result<Arc<MemTable>> {
+    let Some(first) = parameters.first() else {
+        return Err(Error::invalid("no rows of parameters are given"));
+    };
+    let fields: Vec<Field> = first
+        .schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(index, field)| {
+            Field::new(format!("${}", index + 1), field.data_type().clone(), true)
+        })
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batches = parameters
+        .iter()
+        .map(|batch| {
+            RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec()).map_err(|_| {
+                Error::invalid("the rows of parameters do not all have the same types")
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![batches])?))
+}
+
+/// `INSERT .. VALUES (e($1), ..)` as `INSERT .. SELECT e("$1"), .. FROM "$parameters"`.
+fn over_parameters(mut query: ast::Query) -> Result<ast::Query> {
+    let SetExpr::Values(values) = query.body.as_ref() else {
+        return Ok(query);
+    };
+    let mut all: Option<SetExpr> = None;
+    for row in &values.rows {
+        let mut select = template()?;
+        let SetExpr::Select(body) = &mut select else {
+            return Err(Error::internal("a template is not a select"));
+        };
+        body.projection = row
+            .iter()
+            .cloned()
+            .enumerate()
+            .map(|(index, mut expr)| {
+                let _ = expr.visit(&mut Placeholders);
+                ast::SelectItem::ExprWithAlias {
+                    expr,
+                    alias: Ident::with_quote('"', format!("column{}", index + 1)),
+                }
+            })
+            .collect();
+        all = Some(match all {
+            None => select,
+            Some(before) => SetExpr::SetOperation {
+                op: ast::SetOperator::Union,
+                set_quantifier: ast::SetQuantifier::All,
+                left: Box::new(before),
+                right: Box::new(select),
+            },
+        });
+    }
+    if let Some(all) = all {
+        *query.body = all;
+    }
+    Ok(query)
+}
+
+fn template() -> Result<SetExpr> {
+    let Statement::Query(query) = sql::parse(&format!("SELECT 1 FROM \"{PARAMETERS}\""))? else {
+        return Err(Error::internal("a template is not a query"));
+    };
+    Ok(*query.body)
+}
+
+/// Turns placeholders into columns of the table of parameters.
+struct Placeholders;
+
+impl VisitorMut for Placeholders {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Value(ast::ValueWithSpan {
+            value: ast::Value::Placeholder(name),
+            ..
+        }) = expr
+        {
+            *expr = Expr::Identifier(Ident::with_quote('"', name.as_str()));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// PREPARE name AS statement.
+pub(super) async fn prepare(session: &Session, prepare: sql::Prepare) -> Result<Answer> {
+    let name = sql::fold(&prepare.name);
+    let mut prepared = Prepared::new(session.clone(), *prepare.statement).await?;
+    if !prepare.types.is_empty() && prepare.types.len() != prepared.parameters.fields().len() {
+        return Err(Error::invalid(format!(
+            "prepared statement {name} has {} parameters, but {} types are declared",
+            prepared.parameters.fields().len(),
+            prepare.types.len()
+        )));
+    }
+    prepared.declared = prepare.types;
+    let mut known = session.inner.prepared.lock();
+    if known.contains_key(&name) {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("prepared statement {name} already exists"),
+        )
+        .with_hint(format!("DEALLOCATE {name}")));
+    }
+    known.insert(name, prepared);
+    Ok(Answer::Done("PREPARE".to_owned()))
+}
+
+/// EXECUTE name(arguments).
+pub(super) async fn execute(
+    session: &Session,
+    name: &Ident,
+    arguments: Vec<Expr>,
+) -> Result<Answer> {
+    let name = sql::fold(name);
+    let prepared = {
+        let known = session.inner.prepared.lock();
+        known
+            .get(&name)
+            .cloned()
+            .ok_or_else(|| missing(&known, &name))?
+    };
+    if arguments.is_empty() {
+        return Box::pin(prepared.execute(None)).await;
+    }
+    let arguments = arguments
+        .into_iter()
+        .enumerate()
+        .map(|(index, argument)| match prepared.declared.get(index) {
+            Some(data_type) => Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(argument),
+                data_type: data_type.clone(),
+                array: false,
+                format: None,
+            },
+            None => argument,
+        })
+        .collect();
+    let scope = session.begin().await?;
+    let batch = constants(&scope, arguments).await?;
+    Box::pin(prepared.execute(Some(&batch))).await
+}
+
+/// The values of constant expressions, as one row.
+async fn constants(scope: &Arc<Scope>, expressions: Vec<Expr>) -> Result<RecordBatch> {
+    let Statement::Query(mut query) = sql::parse("SELECT 1")? else {
+        return Err(Error::internal("a template is not a query"));
+    };
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        select.projection = expressions
+            .into_iter()
+            .enumerate()
+            .map(|(index, expr)| ast::SelectItem::ExprWithAlias {
+                expr,
+                alias: Ident::with_quote('"', format!("${}", index + 1)),
+            })
+            .collect();
+    }
+    let planned = scope.plan_query(*query).await?;
+    let batches = datafusion::dataframe::DataFrame::new(scope.state(), planned)
+        .collect()
+        .await?;
+    batches
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::internal("constants have no value"))
+}
+
+/// DEALLOCATE name, or all.
+pub(super) fn deallocate(
+    known: &Mutex<HashMap<String, Prepared>>,
+    name: Option<&Ident>,
+) -> Result<Answer> {
+    let mut known = known.lock();
+    match name.map(sql::fold) {
+        None => known.clear(),
+        Some(name) => {
+            if known.remove(&name).is_none() {
+                return Err(missing(&known, &name));
+            }
+        }
+    }
+    Ok(Answer::Done("DEALLOCATE".to_owned()))
+}
+
+fn missing(known: &HashMap<String, Prepared>, name: &str) -> Error {
+    let missing = Error::new(
+        ErrorKind::NotFound,
+        format!("there is no prepared statement {name}"),
+    );
+    match sql::nearest(name, known.keys().map(String::as_str)) {
+        Some(near) => missing.with_hint(format!("did you mean {near}?")),
+        None => missing,
+    }
+}

@@ -1,0 +1,66 @@
+//! Properties a table may be given, and what each must say.
+
+use crate::error::{Error, Result};
+use crate::sql;
+
+/// What INSERT OVERWRITE replaces: `table` (the default) or only the `partitions` present in the rows.
+pub(super) const OVERWRITE: &str = "selvedge.overwrite";
+
+enum Form {
+    Boolean,
+    /// A whole number from this one on.
+    Number(i64),
+    /// Names, separated by commas.
+    Columns,
+    OneOf(&'static [&'static str]),
+}
+
+const KNOWN: [(&str, Form); 5] = [
+    ("delta.appendOnly", Form::Boolean),
+    ("delta.checkpointInterval", Form::Number(1)),
+    ("delta.dataSkippingNumIndexedCols", Form::Number(-1)),
+    ("delta.dataSkippingStatsColumns", Form::Columns),
+    (OVERWRITE, Form::OneOf(&["table", "partitions"])),
+];
+
+/// Refuses properties nobody would honour.
+pub(super) fn check(table: &str, key: &str, value: &str) -> Result<()> {
+    let Some((_, form)) = KNOWN.iter().find(|(known, _)| *known == key) else {
+        return Err(unknown(table, key));
+    };
+    let wrong = |must: &str| {
+        Err(Error::invalid(format!(
+            "table {table}: property {key} = '{value}' must be {must}"
+        )))
+    };
+    match form {
+        Form::Boolean if !matches!(value, "true" | "false") => wrong("true or false"),
+        Form::Number(least) => match value.parse::<i64>() {
+            Ok(number) if number >= *least => Ok(()),
+            _ => wrong(&format!("a whole number from {least} on")),
+        },
+        Form::Columns if value.trim().is_empty() => wrong("a list of columns"),
+        Form::OneOf(values) if !values.contains(&value) => wrong(&values.join(" or ")),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses names that are no property a user sets.
+pub(super) fn known(table: &str, key: &str) -> Result<()> {
+    match KNOWN.iter().any(|(known, _)| *known == key) {
+        true => Ok(()),
+        false => Err(unknown(table, key)),
+    }
+}
+
+fn unknown(table: &str, key: &str) -> Error {
+    let names = || KNOWN.iter().map(|(name, _)| *name);
+    let error = Error::invalid(format!("table {table}: there is no property {key}"));
+    match sql::nearest(key, names()) {
+        Some(near) => error.with_hint(format!("did you mean {near}?")),
+        None => error.with_hint(format!(
+            "properties: {}",
+            names().collect::<Vec<_>>().join(", ")
+        )),
+    }
+}

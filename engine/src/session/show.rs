@@ -1,0 +1,365 @@
+//! SHOW and DESCRIBE: what the catalog, a table's log and the session say of themselves.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+    UInt64Array,
+};
+use datafusion::arrow::datatypes::Schema;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::sql::sqlparser::ast::ObjectName;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::scope::Scope;
+use super::{run_plan, types, variables as names};
+use crate::answer::Answer;
+use crate::catalog::entry::{FilesEntry, Relation, ViewEntry};
+use crate::catalog::{INFORMATION_SCHEMA, NAME};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sql::{self, Show};
+use crate::table::snapshot::Snapshot;
+use crate::table::{log, schema as delta};
+
+/// Commits fetched at once for a history.
+const READ_AHEAD: usize = 16;
+
+pub(super) async fn show(scope: &Arc<Scope>, show: Show) -> Result<Answer> {
+    match show {
+        Show::Tables { schema, like } => {
+            let schema = match schema {
+                Some(name) => {
+                    let schema = super::create::schema_name(&name)?;
+                    if schema != INFORMATION_SCHEMA
+                        && !scope.pinned.catalog.schemas.contains_key(&schema)
+                    {
+                        return Err(scope.no_such_schema(&schema));
+                    }
+                    Some(schema)
+                }
+                None => None,
+            };
+            let wanted = match schema {
+                Some(schema) => col("table_schema").eq(lit(schema)),
+                None => col("table_schema").not_eq(lit(INFORMATION_SCHEMA)),
+            };
+            let columns = ["table_schema", "table_name", "table_type"];
+            listing(scope, "tables", wanted, &columns, "table_name", like).await
+        }
+        Show::Schemas { like } => {
+            let wanted = col("catalog_name").eq(lit(NAME));
+            listing(
+                scope,
+                "schemata",
+                wanted,
+                &["schema_name"],
+                "schema_name",
+                like,
+            )
+            .await
+        }
+        Show::Functions { like } => {
+            let columns = [
+                "routine_name",
+                "function_type",
+                "data_type",
+                "syntax_example",
+                "description",
+            ];
+            let plan = information(scope, "routines").await?;
+            let mut plan = LogicalPlanBuilder::from(plan);
+            if let Some(like) = like {
+                plan = plan.filter(col("routine_name").like(lit(like)))?;
+            }
+            let order = columns[..3].iter().map(|name| col(*name).sort(true, false));
+            let plan = plan
+                .project(columns.iter().map(|name| col(*name)))?
+                .distinct()?
+                .sort(order)?
+                .build()?;
+            run_plan(scope, plan).await
+        }
+        Show::Columns { table } => describe(scope, &table).await,
+        Show::Create { name } => create(scope, &name).await,
+        Show::AllVariables => variables(scope, None).await,
+        Show::Variable(name) => variables(scope, Some(name)).await,
+    }
+}
+
+async fn information(scope: &Arc<Scope>, table: &str) -> Result<LogicalPlan> {
+    let sql::Statement::Query(query) =
+        sql::parse(&format!("SELECT * FROM {INFORMATION_SCHEMA}.{table}"))?
+    else {
+        return Err(Error::internal("a listing is not a query"));
+    };
+    scope.plan_query(*query).await
+}
+
+async fn listing(
+    scope: &Arc<Scope>,
+    table: &str,
+    wanted: Expr,
+    columns: &[&str],
+    name: &str,
+    like: Option<String>,
+) -> Result<Answer> {
+    let mut plan = LogicalPlanBuilder::from(information(scope, table).await?).filter(wanted)?;
+    if let Some(like) = like {
+        plan = plan.filter(col(name).like(lit(like)))?;
+    }
+    let plan = plan
+        .project(columns.iter().map(|column| col(*column)))?
+        .sort(columns.iter().map(|column| col(*column).sort(true, false)))?
+        .build()?;
+    run_plan(scope, plan).await
+}
+
+async fn variables(scope: &Arc<Scope>, name: Option<String>) -> Result<Answer> {
+    let one = name.is_some();
+    let plan = information(scope, "df_settings").await?;
+    let mut plan = LogicalPlanBuilder::from(plan);
+    if let Some(name) = name {
+        let entries = scope.state().config_options().entries();
+        let name = names::full_name(&name);
+        if !entries.iter().any(|entry| entry.key == name) {
+            let missing = Error::new(ErrorKind::NotFound, format!("there is no variable {name}"));
+            return Err(
+                match sql::nearest(&name, entries.iter().map(|entry| entry.key.as_str())) {
+                    Some(near) => missing.with_hint(format!("did you mean {near}?")),
+                    None => missing.with_hint("SHOW ALL lists the variables"),
+                },
+            );
+        }
+        plan = plan.filter(col("name").eq(lit(name)))?;
+    }
+    let columns = if one {
+        &["name", "value"][..]
+    } else {
+        &["name", "value", "description"]
+    };
+    let plan = plan
+        .project(columns.iter().map(|column| col(*column)))?
+        .sort(vec![col("name").sort(true, false)])?
+        .build()?;
+    run_plan(scope, plan).await
+}
+
+/// DESCRIBE a table or view.
+pub(super) async fn describe(scope: &Arc<Scope>, name: &ObjectName) -> Result<Answer> {
+    let (schema, table) = scope.place(name)?;
+    columns(&scope.relation(&schema, &table).await?.schema())
+}
+
+/// One row per column.
+pub(super) fn columns(schema: &Schema) -> Result<Answer> {
+    let fields = schema.fields();
+    let names: StringArray = fields
+        .iter()
+        .map(|field| Some(field.name().as_str()))
+        .collect();
+    let types: StringArray = fields
+        .iter()
+        .map(|field| Some(types::sql_name(field.data_type())))
+        .collect();
+    let nullable: BooleanArray = fields
+        .iter()
+        .map(|field| Some(field.is_nullable()))
+        .collect();
+    let defaults: StringArray = fields
+        .iter()
+        .map(|field| delta::column_default(field))
+        .collect();
+    let comments: StringArray = fields.iter().map(|field| delta::comment(field)).collect();
+    rows(vec![
+        ("column_name", Arc::new(names) as ArrayRef),
+        ("data_type", Arc::new(types)),
+        ("is_nullable", Arc::new(nullable)),
+        ("column_default", Arc::new(defaults)),
+        ("comment", Arc::new(comments)),
+    ])
+}
+
+/// DESCRIBE HISTORY: one row per version, newest first, from the log alone.
+pub(super) async fn history(scope: &Arc<Scope>, name: &ObjectName) -> Result<Answer> {
+    let opened = scope.open(name).await?;
+    let root = &opened.handle.root;
+    let listing = log::list(root, 0).await?;
+    let commits: Vec<log::Commit> = stream::iter(listing.commits.into_iter().rev())
+        .filter(|version| std::future::ready(*version <= opened.snapshot.version))
+        .map(|version| log::read(root, version))
+        .buffered(READ_AHEAD)
+        .try_filter_map(|commit| std::future::ready(Ok(commit)))
+        .try_collect()
+        .await?;
+    let infos: Vec<_> = commits.iter().map(log::Commit::info).collect();
+    let reports: Vec<_> = infos
+        .iter()
+        .map(|info| {
+            info.and_then(|info| info.selvedge.as_ref())
+                .and_then(|marker| marker.report.as_ref())
+        })
+        .collect();
+    let count = |value: fn(&crate::write::report::WriteReport) -> u64| -> ArrayRef {
+        Arc::new(
+            reports
+                .iter()
+                .map(|report| report.map(value))
+                .collect::<UInt64Array>(),
+        )
+    };
+    let versions: UInt64Array = commits.iter().map(|commit| Some(commit.version)).collect();
+    let times: TimestampMillisecondArray = commits
+        .iter()
+        .map(|commit| Some(commit.time_ms()))
+        .collect();
+    let batches: Int64Array = reports
+        .iter()
+        .map(|report| report.map(|report| report.batch_id))
+        .collect();
+    let operations: StringArray = infos
+        .iter()
+        .map(|info| info.and_then(|info| info.operation.as_deref()))
+        .collect();
+    let users: StringArray = infos
+        .iter()
+        .map(|info| info.and_then(|info| info.user_name.as_deref()))
+        .collect();
+    let engines: StringArray = infos
+        .iter()
+        .map(|info| info.and_then(|info| info.engine_info.as_deref()))
+        .collect();
+    rows(vec![
+        ("version", Arc::new(versions) as ArrayRef),
+        ("timestamp", Arc::new(times.with_timezone("UTC"))),
+        ("batch_id", Arc::new(batches)),
+        ("operation", Arc::new(operations)),
+        ("user_name", Arc::new(users)),
+        ("engine", Arc::new(engines)),
+        ("rows_received", count(|report| report.rows_received)),
+        ("rows_written", count(|report| report.rows_written)),
+        ("rows_removed", count(|report| report.rows_removed)),
+        ("files_added", count(|report| report.files_added)),
+        ("files_removed", count(|report| report.files_removed)),
+    ])
+}
+
+/// SHOW CREATE TABLE: the statement that would make it again.
+async fn create(scope: &Arc<Scope>, name: &ObjectName) -> Result<Answer> {
+    let (schema, table) = scope.place(name)?;
+    let full = format!("{}.{}", sql::quoted(&schema), sql::quoted(&table));
+    let text = match scope.pinned.catalog.relation(&schema, &table) {
+        None => return Err(scope.no_such_table(&schema, &table)),
+        Some(Relation::View(view)) => view_text(&full, view),
+        Some(Relation::Files(files)) => files_text(&full, files),
+        Some(Relation::Table(entry)) if entry.external => format!(
+            "CREATE EXTERNAL TABLE {full} STORED AS DELTA LOCATION {}",
+            literal(&entry.location)
+        ),
+        Some(Relation::Table(_)) => table_text(&full, &scope.open(name).await?.snapshot),
+    };
+    let names: StringArray = [Some(format!("{schema}.{table}"))].into_iter().collect();
+    let texts: StringArray = [Some(text)].into_iter().collect();
+    rows(vec![
+        ("name", Arc::new(names) as ArrayRef),
+        ("create_statement", Arc::new(texts)),
+    ])
+}
+
+fn view_text(full: &str, view: &ViewEntry) -> String {
+    let columns = match view.columns.as_slice() {
+        [] => String::new(),
+        columns => format!(
+            " ({})",
+            columns
+                .iter()
+                .map(|column| sql::quoted(column))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+    };
+    format!("CREATE VIEW {full}{columns} AS {}", view.query)
+}
+
+fn files_text(full: &str, files: &FilesEntry) -> String {
+    let mut text = format!("CREATE EXTERNAL TABLE {full} STORED AS {}", files.format);
+    text.push_str(&format!(" LOCATION {}", literal(&files.location)));
+    if !files.options.is_empty() {
+        let options: Vec<String> = files
+            .options
+            .iter()
+            .map(|(key, value)| format!("{} {}", literal(key), literal(value)))
+            .collect();
+        text.push_str(&format!(" OPTIONS ({})", options.join(", ")));
+    }
+    text
+}
+
+fn table_text(full: &str, snapshot: &Snapshot) -> String {
+    let mut parts: Vec<String> = snapshot
+        .schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let mut line = format!(
+                "  {} {}",
+                sql::quoted(field.name()),
+                types::sql_name(field.data_type())
+            );
+            if !field.is_nullable() {
+                line.push_str(" NOT NULL");
+            }
+            if let Some(default) = delta::column_default(field) {
+                line.push_str(&format!(" DEFAULT {default}"));
+            }
+            if let Some(comment) = delta::comment(field) {
+                line.push_str(&format!(" COMMENT {}", literal(comment)));
+            }
+            line
+        })
+        .collect();
+    parts.extend(
+        snapshot
+            .checks()
+            .map(|(name, text)| format!("  CONSTRAINT {} CHECK ({text})", sql::quoted(name))),
+    );
+    let mut text = format!("CREATE TABLE {full} (\n{}\n)", parts.join(",\n"));
+    if let Some(comment) = &snapshot.metadata.description {
+        text.push_str(&format!(" COMMENT {}", literal(comment)));
+    }
+    if !snapshot.partition_columns().is_empty() {
+        let columns: Vec<String> = snapshot
+            .partition_columns()
+            .iter()
+            .map(|column| sql::quoted(column))
+            .collect();
+        text.push_str(&format!(" PARTITIONED BY ({})", columns.join(", ")));
+    }
+    let properties: Vec<String> = snapshot
+        .metadata
+        .configuration
+        .iter()
+        .filter(|(key, _)| super::properties::known("", key).is_ok())
+        .map(|(key, value)| format!("{} = {}", literal(key), literal(value)))
+        .collect();
+    if !properties.is_empty() {
+        text.push_str(&format!(" TBLPROPERTIES ({})", properties.join(", ")));
+    }
+    text
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<Answer> {
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        columns.into_iter().map(|(name, array)| (name, array, true)),
+    )
+    .map_err(datafusion::error::DataFusionError::from)?;
+    let schema = batch.schema();
+    Ok(Answer::Rows(Box::pin(RecordBatchStreamAdapter::new(
+        schema,
+        stream::iter([Ok(batch)]),
+    ))))
+}

@@ -1,0 +1,387 @@
+//! The making of a table, in two steps of which only the second makes it visible: its log begins at a place
+//! nobody knows yet, then the catalog takes its name. Whoever loses the race for the name takes its log back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::TableReference;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::dml::InsertOp;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::create::{TABLE_CREATED, exists, still_there};
+use super::insert::{self, Assignment};
+use super::run_write;
+use super::scope::Scope;
+use crate::catalog::entry::{Change, Relation, TableEntry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sql;
+use crate::table::actions::Metadata;
+use crate::table::handle::Table;
+use crate::table::snapshot::Snapshot;
+use crate::table::{log, protocol, schema as delta};
+use crate::write::commit::{self, Intent, Outcome, Removes};
+use crate::write::report::WriteReport;
+use crate::write::target::NewTable;
+
+/// What a new table is to be, whatever statement asks for it.
+pub(super) struct Spec {
+    pub schema: String,
+    pub table: String,
+    pub columns: SchemaRef,
+    pub partitioned_by: Vec<String>,
+    /// Properties and constraints.
+    pub configuration: BTreeMap<String, String>,
+    pub comment: Option<String>,
+    /// Replaces the table that has the name, if one has.
+    pub or_replace: bool,
+}
+
+impl Spec {
+    fn name(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+}
+
+/// A table without rows.
+pub(super) async fn empty(scope: &Arc<Scope>, spec: &Spec) -> Result<()> {
+    let site = Site::prepare(scope, spec).await?;
+    let outcome = commit::commit(
+        Arc::clone(&site.handle),
+        Intent {
+            name: spec.name(),
+            base: site.base.clone(),
+            operation: site.operation(spec),
+            parameters: BTreeMap::new(),
+            protocol: Some(site.new.protocol.clone()),
+            metadata: Some(site.new.metadata.clone()),
+            adds: Vec::new(),
+            removes: if site.base.is_some() {
+                Removes::All
+            } else {
+                Removes::None
+            },
+            user: scope.user.clone(),
+            exclusive: false,
+            report: WriteReport {
+                batch_id: scope.batch_id,
+                ..WriteReport::default()
+            },
+        },
+        &scope.engine.settings,
+    )
+    .await;
+    let committed = match outcome {
+        Ok(Outcome::Committed(..)) => Ok(()),
+        Ok(Outcome::Conflict(reason)) => Err(Error::new(ErrorKind::Conflict, reason)),
+        Ok(Outcome::Unknown(error)) | Err(error) => Err(error),
+    };
+    site.publish(scope, spec, committed).await
+}
+
+/// A table with the rows of `source`, in one commit, through the write path.
+pub(super) async fn filled(
+    scope: &Arc<Scope>,
+    spec: &Spec,
+    source: LogicalPlan,
+    assignment: &Assignment,
+) -> Result<WriteReport> {
+    let site = Site::prepare(scope, spec).await?;
+    let written = match site.write(scope, spec, source, assignment) {
+        Ok(plan) => run_write(scope, &plan).await,
+        Err(error) => Err(error),
+    };
+    match written {
+        Ok(report) => site.publish(scope, spec, Ok(())).await.map(|()| report),
+        Err(error) => Err(match site.publish(scope, spec, Err(error)).await {
+            Err(error) => error,
+            Ok(()) => Error::internal("a failed CREATE TABLE was published"),
+        }),
+    }
+}
+
+/// Where a new table goes.
+pub(super) struct Site {
+    handle: Arc<Table>,
+    entry: TableEntry,
+    new: NewTable,
+    /// The version that is replaced, if the name is a table's already.
+    base: Option<Arc<Snapshot>>,
+}
+
+impl Site {
+    pub(super) async fn prepare(scope: &Arc<Scope>, spec: &Spec) -> Result<Self> {
+        let mut features = Vec::new();
+        if delta::uses_timestamp_ntz(&spec.columns) {
+            features.push("timestampNtz");
+        }
+        if spec
+            .configuration
+            .keys()
+            .any(|key| key.starts_with("delta.constraints."))
+        {
+            features.push("checkConstraints");
+        }
+        if spec
+            .columns
+            .fields()
+            .iter()
+            .any(|field| delta::column_default(field).is_some())
+        {
+            features.push("allowColumnDefaults");
+        }
+        check_partitioning(spec)?;
+        let replaced = match scope.pinned.catalog.relation(&spec.schema, &spec.table) {
+            Some(Relation::Table(entry)) if spec.or_replace => Some(entry.clone()),
+            Some(_) if spec.or_replace => {
+                return Err(Error::invalid(format!(
+                    "{} is not a versioned table, so it cannot be replaced by one",
+                    spec.name()
+                ))
+                .with_hint(format!("DROP it first: DROP VIEW {}", spec.name())));
+            }
+            _ => None,
+        };
+        let (handle, entry, base) = match replaced {
+            Some(entry) => {
+                let handle = scope.engine.table(&entry)?;
+                let base = handle.pin(&spec.name()).await?;
+                protocol::check_writable(&spec.name(), &base)?;
+                (handle, entry, Some(base))
+            }
+            None => {
+                let id = scope.engine.ambient.id().to_string();
+                let (handle, location) = vacant(scope, spec, &id).await?;
+                (
+                    handle,
+                    TableEntry {
+                        id,
+                        location,
+                        external: false,
+                    },
+                    None,
+                )
+            }
+        };
+        let mut configuration = spec.configuration.clone();
+        configuration.insert(
+            "delta.enableInCommitTimestamps".to_owned(),
+            "true".to_owned(),
+        );
+        let metadata = Metadata {
+            id: entry.id.clone(),
+            name: Some(spec.table.clone()),
+            description: spec.comment.clone(),
+            format: Default::default(),
+            schema_string: delta::to_delta(&spec.columns)?,
+            partition_columns: spec.partitioned_by.clone(),
+            created_time: Some(scope.batch_id),
+            configuration,
+        };
+        let protocol = match &base {
+            None => protocol::for_new_table(&features),
+            // A table keeps the features of its past: its old versions still need them.
+            Some(base) => features
+                .iter()
+                .chain(&["inCommitTimestamp"])
+                .fold((*base.protocol).clone(), |protocol, feature| {
+                    protocol::with_feature(&protocol, feature).unwrap_or(protocol)
+                }),
+        };
+        Ok(Self {
+            handle,
+            entry,
+            new: NewTable { protocol, metadata },
+            base,
+        })
+    }
+
+    /// The write that fills the table, through the table itself.
+    pub(super) fn write(
+        &self,
+        scope: &Arc<Scope>,
+        spec: &Spec,
+        source: LogicalPlan,
+        assignment: &Assignment,
+    ) -> Result<LogicalPlan> {
+        let draft = Snapshot::draft(
+            &self.new.protocol,
+            &self.new.metadata,
+            Arc::clone(&spec.columns),
+        );
+        let operation = match self.base {
+            Some(_) => "CREATE OR REPLACE TABLE AS SELECT",
+            None => "CREATE TABLE AS SELECT",
+        };
+        let mut target = scope.target(
+            &spec.name(),
+            Arc::clone(&self.handle),
+            self.base.clone(),
+            operation,
+        );
+        target.creates = Some(self.new.clone());
+        target.schema = Arc::clone(&spec.columns);
+        let table = self
+            .handle
+            .provider(&spec.name(), Arc::new(draft))
+            .with_target(Arc::new(target));
+        let name = TableReference::partial(spec.schema.as_str(), spec.table.as_str());
+        insert::write(scope, name, table, source, assignment, InsertOp::Append)
+    }
+
+    fn operation(&self, spec: &Spec) -> &'static str {
+        if self.base.is_some() && spec.or_replace {
+            "CREATE OR REPLACE TABLE"
+        } else {
+            TABLE_CREATED
+        }
+    }
+
+    /// Gives the table its name, or clears the place when it was not made or the name is taken by now.
+    async fn publish(self, scope: &Arc<Scope>, spec: &Spec, made: Result<()>) -> Result<()> {
+        if self.base.is_some() {
+            return made;
+        }
+        let named = match made {
+            Ok(()) => {
+                scope
+                    .engine
+                    .catalog
+                    .change(|catalog| {
+                        if let Some(taken) = catalog.relation(&spec.schema, &spec.table) {
+                            return Err(exists(&spec.schema, &spec.table, taken));
+                        }
+                        still_there(catalog, &spec.schema)?;
+                        Ok(vec![Change::Put {
+                            schema: spec.schema.clone(),
+                            name: spec.table.clone(),
+                            relation: Relation::Table(self.entry.clone()),
+                        }])
+                    })
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        match named {
+            Ok(()) => {
+                scope.engine.adopt(&self.entry, self.handle);
+                Ok(())
+            }
+            // After a lost answer the name may be there, so the files must stay.
+            Err(error) if error.kind() == ErrorKind::Storage => Err(error),
+            Err(error) => {
+                unmake(&self.handle).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Takes back a log that was begun for a table that did not get its name: its one commit and the files of it.
+/// Nothing else in the folder is touched, because another creator may have the same place in mind.
+async fn unmake(table: &Table) {
+    let Some(snapshot) = table.cached() else {
+        return;
+    };
+    let commit = log::commit_path(&table.root, 0);
+    let files = snapshot
+        .files
+        .keys()
+        .filter_map(|path| table.root.locate(path).ok());
+    for path in std::iter::once(commit).chain(files) {
+        if let Err(error) = table.root.store.delete(&path).await {
+            tracing::warn!(%error, %path, "a file of a table that was not made was left behind");
+        }
+    }
+    table.forget();
+}
+
+/// A place for a new table: `schema/table` if it is free, so that people find it, else one beside it.
+async fn vacant(scope: &Arc<Scope>, spec: &Spec, id: &str) -> Result<(Arc<Table>, String)> {
+    let plain = format!("{}/{}", spec.schema, spec.table);
+    let awkward =
+        spec.schema.starts_with('_') || spec.schema.contains('/') || spec.table.contains('/');
+    if !awkward {
+        let handle = scope.engine.open_table(&plain)?;
+        let mut found = handle.root.store.list(Some(&handle.root.path));
+        let free = found
+            .try_next()
+            .await
+            .map_err(|error| Error::storage(format!("cannot look at {plain}"), error))?
+            .is_none();
+        drop(found);
+        if free {
+            return Ok((handle, plain));
+        }
+    }
+    // Left over from a table that was dropped, or of an engine that made files here by hand.
+    let beside = format!(
+        "{}/{}-{}",
+        spec.schema.replace('/', "_"),
+        spec.table.replace('/', "_"),
+        &id[..8]
+    );
+    Ok((scope.engine.open_table(&beside)?, beside))
+}
+
+/// Removes everything under a table's folder; what cannot be removed is only space.
+pub(super) async fn clear(table: &Table) {
+    let store = &table.root.store;
+    let found = store
+        .list(Some(&table.root.path))
+        .map_ok(|meta| meta.location);
+    let removed = store
+        .delete_stream(Box::pin(found))
+        .try_collect::<Vec<_>>()
+        .await;
+    if let Err(error) = removed {
+        tracing::warn!(%error, table = %table.root.path, "files of a dropped table were left behind");
+    }
+    table.forget();
+}
+
+fn check_partitioning(spec: &Spec) -> Result<()> {
+    let names: Vec<&str> = spec
+        .columns
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    for (index, column) in spec.partitioned_by.iter().enumerate() {
+        let Ok(field) = spec.columns.field_with_name(column) else {
+            let missing = Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "table {} cannot be partitioned by {column}: there is no such column",
+                    spec.name()
+                ),
+            );
+            return Err(match sql::nearest(column, names) {
+                Some(near) => missing.with_hint(format!("did you mean {near}?")),
+                None => missing,
+            });
+        };
+        if spec.partitioned_by[..index].contains(column) {
+            return Err(Error::invalid(format!(
+                "table {}: partition column {column} is given twice",
+                spec.name()
+            )));
+        }
+        if field.data_type().is_nested() {
+            return Err(Error::invalid(format!(
+                "table {} cannot be partitioned by {column}: its type is {}",
+                spec.name(),
+                field.data_type()
+            )));
+        }
+    }
+    if !spec.partitioned_by.is_empty() && spec.partitioned_by.len() == names.len() {
+        return Err(Error::invalid(format!(
+            "table {} needs at least one column it is not partitioned by",
+            spec.name()
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! SET and RESET: the variables of a session.
+
+use datafusion::execution::SessionState;
+use parking_lot::RwLock;
+
+use super::Shared;
+use crate::answer::Answer;
+use crate::engine::session_config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sql;
+
+const TIME_ZONE: &str = "datafusion.execution.time_zone";
+
+/// Variables a statement may set. The rest would change memory, folders or the meaning of SQL text for everyone.
+const ALLOWED: [&str; 3] = [
+    "datafusion.execution.",
+    "datafusion.optimizer.",
+    "datafusion.explain.",
+];
+
+pub(super) fn set(state: &RwLock<SessionState>, name: &str, value: &str) -> Result<Answer> {
+    let name = full_name(name);
+    check(state, &name)?;
+    let utc = ["utc", "z", "gmt", "+00:00"];
+    if name == TIME_ZONE && !utc.contains(&value.to_ascii_lowercase().as_str()) {
+        return Err(Error::unsupported(format!(
+            "time zone {value}: instants are read and shown in UTC"
+        ))
+        .with_hint("write an offset with the value, or use AT TIME ZONE"));
+    }
+    state
+        .write()
+        .config_mut()
+        .options_mut()
+        .set(&name, value)
+        .map_err(|error| {
+            let error = Error::from(error);
+            Error::invalid(format!("cannot set {name} to {value}"))
+                .with_detail(error.message().to_owned())
+        })?;
+    Ok(Answer::Done("SET".to_owned()))
+}
+
+pub(super) fn reset(shared: &Shared, name: &str) -> Result<Answer> {
+    let name = full_name(name);
+    check(&shared.state, &name)?;
+    let fresh = session_config(&shared.engine.settings);
+    let value = fresh
+        .options()
+        .entries()
+        .into_iter()
+        .find(|entry| entry.key == name)
+        .and_then(|entry| entry.value)
+        .ok_or_else(|| Error::invalid(format!("variable {name} has no default to go back to")))?;
+    shared
+        .state
+        .write()
+        .config_mut()
+        .options_mut()
+        .set(&name, &value)?;
+    Ok(Answer::Done("RESET".to_owned()))
+}
+
+/// Names people type for variables with longer ones.
+pub(super) fn full_name(name: &str) -> String {
+    match name {
+        "timezone" => TIME_ZONE.to_owned(),
+        _ => name.to_owned(),
+    }
+}
+
+fn check(state: &RwLock<SessionState>, name: &str) -> Result<()> {
+    let entries = state.read().config_options().entries();
+    let known = entries.iter().any(|entry| entry.key == name);
+    if !known {
+        let missing = Error::new(ErrorKind::NotFound, format!("there is no variable {name}"));
+        let names = entries.iter().map(|entry| entry.key.as_str());
+        return Err(match sql::nearest(name, names) {
+            Some(near) => missing.with_hint(format!("did you mean {near}?")),
+            None => missing.with_hint("SHOW ALL lists the variables"),
+        });
+    }
+    if ALLOWED.iter().any(|prefix| name.starts_with(prefix)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Denied,
+        format!("variable {name} is fixed when the engine is opened"),
+    ))
+}
