@@ -1,0 +1,205 @@
+//! What a power loss, a lost object or a newer writer leaves behind: an error that says which object, never
+//! partial rows, and nothing built on top.
+
+use std::path::{Path, PathBuf};
+
+use selvedge_engine::{Engine, Error, ErrorKind, Session, Settings};
+
+use crate::support::query;
+
+async fn session(lake: &Path) -> Session {
+    let engine = Engine::builder(lake.to_str().unwrap()).open().await;
+    engine.unwrap().session()
+}
+
+/// A lake with a table `t` of two rows in two commits after the one that made it.
+async fn lake() -> tempfile::TempDir {
+    let lake = tempfile::tempdir().unwrap();
+    let session = session(lake.path()).await;
+    query::run(&session, "CREATE TABLE t (a BIGINT)").await;
+    query::run(&session, "INSERT INTO t VALUES (1)").await;
+    query::run(&session, "INSERT INTO t VALUES (2)").await;
+    lake
+}
+
+fn table(lake: &Path) -> PathBuf {
+    lake.join("public").join("t")
+}
+
+fn commit(lake: &Path, version: u64) -> PathBuf {
+    table(lake)
+        .join("_delta_log")
+        .join(format!("{version:020}.json"))
+}
+
+/// The error of a statement by an engine that has seen nothing yet.
+async fn refused(lake: &Path, sql: &str) -> Error {
+    use futures::TryStreamExt;
+    match session(lake).await.execute(sql).await {
+        Err(error) => error,
+        Ok(selvedge_engine::Answer::Rows(rows)) => {
+            let rows: Result<Vec<_>, _> = rows.try_collect().await;
+            Error::from(rows.unwrap_err())
+        }
+        Ok(_) => panic!("{sql}: succeeded"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_cut_at_a_line_end_is_not_taken_for_a_shorter_one() {
+    let lake = lake().await;
+    let path = commit(lake.path(), 2);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let cut = text.trim_end().rfind('\n').unwrap() + 1;
+    for torn in [&text[..cut], &text[..cut - 10], ""] {
+        std::fs::write(&path, torn).unwrap();
+        for sql in ["SELECT * FROM t", "INSERT INTO t VALUES (3)"] {
+            let error = refused(lake.path(), sql).await;
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{sql}: {error}");
+            assert!(
+                error.to_string().contains("00000000000000000002.json"),
+                "{error}"
+            );
+        }
+        assert!(
+            !commit(lake.path(), 3).exists(),
+            "a commit was built on a torn one"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_in_the_log_is_not_an_older_table() {
+    let lake = lake().await;
+    std::fs::remove_file(commit(lake.path(), 1)).unwrap();
+    let error = refused(lake.path(), "SELECT * FROM t").await;
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(
+        error.to_string().contains("00000000000000000001.json"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_data_file_is_an_error_that_names_it() {
+    let lake = lake().await;
+    let file = std::fs::read_dir(table(lake.path()))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|ending| ending == "parquet"))
+        .unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let error = refused(lake.path(), "SELECT sum(a + 0) FROM t").await;
+    let name = file.file_name().unwrap().to_str().unwrap();
+    assert!(error.to_string().contains(name), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn features_of_newer_writers_are_refused_by_name() {
+    let lake = lake().await;
+    let protocol = |features: &str| {
+        let line =
+            format!(r#"{{"protocol":{{"minReaderVersion":3,"minWriterVersion":7,{features}}}}}"#);
+        std::fs::write(commit(lake.path(), 3), line + "\n").unwrap();
+    };
+    protocol(r#""readerFeatures":[],"writerFeatures":["rowsThatSing"]"#);
+    assert_eq!(
+        query::rows(&session(lake.path()).await, "SELECT * FROM t").await,
+        2
+    );
+    let error = refused(lake.path(), "INSERT INTO t VALUES (3)").await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("rowsThatSing"), "{error}");
+
+    protocol(r#""readerFeatures":["rowsThatSing"],"writerFeatures":["rowsThatSing"]"#);
+    let error = refused(lake.path(), "SELECT * FROM t").await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("rowsThatSing"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_checkpoint_costs_time_and_no_rows() {
+    let lake = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.checkpoint_interval = 5;
+    let url = lake.path().to_str().unwrap();
+    let engine = Engine::builder(url)
+        .settings(settings)
+        .open()
+        .await
+        .unwrap();
+    let session = engine.session();
+    // A constraint, because the kernel's own checkpoint writer would refuse this table.
+    query::run(&session, "CREATE TABLE t (a BIGINT, CHECK (a > 0))").await;
+    for a in 1..=12 {
+        query::run(&session, &format!("INSERT INTO t VALUES ({a})")).await;
+        engine.settle().await;
+    }
+    let log = table(lake.path()).join("_delta_log");
+    let checkpoints: Vec<PathBuf> = std::fs::read_dir(&log)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_str().unwrap().ends_with(".checkpoint.parquet"))
+        .collect();
+    assert_eq!(checkpoints.len(), 2, "{checkpoints:?}");
+    let count = "SELECT count(*) FROM t";
+    let fresh = || async { query::integers(&self::session(lake.path()).await, count).await };
+    assert_eq!(fresh().await, [12]);
+    std::fs::write(log.join("_last_checkpoint"), "{\"vers").unwrap();
+    assert_eq!(fresh().await, [12]);
+    for checkpoint in checkpoints {
+        std::fs::write(checkpoint, "PAR1").unwrap();
+        assert_eq!(fresh().await, [12]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_before_a_checkpoint_are_not_needed() {
+    let lake = tempfile::tempdir().unwrap();
+    let mut settings = Settings::default();
+    settings.checkpoint_interval = 5;
+    let url = lake.path().to_str().unwrap();
+    let engine = Engine::builder(url)
+        .settings(settings)
+        .open()
+        .await
+        .unwrap();
+    let session = engine.session();
+    query::run(
+        &session,
+        "CREATE TABLE t (a BIGINT, p TEXT) PARTITIONED BY (p)",
+    )
+    .await;
+    for a in 1..=6 {
+        query::run(&session, &format!("INSERT INTO t VALUES ({a}, 'p {a}')")).await;
+    }
+    query::run(
+        &session,
+        "INSERT OVERWRITE PARTITIONS OF t VALUES (10, 'p 1'), (20, NULL)",
+    )
+    .await;
+    engine.settle().await;
+    for version in 0..5 {
+        std::fs::remove_file(commit(lake.path(), version)).unwrap();
+    }
+    let session = self::session(lake.path()).await;
+    let rows = query::integers(&session, "SELECT a FROM t ORDER BY a").await;
+    assert_eq!(rows, [2, 3, 4, 5, 6, 10, 20]);
+    query::run(&session, "INSERT INTO t VALUES (30, 'p 2')").await;
+    assert_eq!(
+        query::integers(&session, "SELECT count(*) FROM t").await,
+        [8]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_that_is_a_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lake");
+    std::fs::write(&file, "not a folder").unwrap();
+    let error = Engine::builder(file.to_str().unwrap())
+        .open()
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("not a folder"), "{error}");
+}

@@ -1,0 +1,9 @@
+//! What tests are built with.
+
+pub(crate) mod door;
+pub(crate) mod fault;
+pub(crate) mod power;
+pub(crate) mod query;
+pub(crate) mod render;
+pub(crate) mod s3;
+pub(crate) mod slt;

@@ -1,0 +1,70 @@
+//! Short ways to ask a session.
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use futures::TryStreamExt;
+use selvedge_engine::{Answer, Session, WriteReport};
+
+/// All batches of a query.
+pub(crate) async fn batches(session: &Session, sql: &str) -> Vec<RecordBatch> {
+    match session.execute(sql).await {
+        Ok(Answer::Rows(rows)) => rows
+            .try_collect()
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}")),
+        Ok(other) => panic!("{sql}: not a query: {other:?}"),
+        Err(error) => panic!("{sql}: {error}"),
+    }
+}
+
+/// Number of rows of a query.
+pub(crate) async fn rows(session: &Session, sql: &str) -> usize {
+    batches(session, sql)
+        .await
+        .iter()
+        .map(RecordBatch::num_rows)
+        .sum()
+}
+
+/// The first column, which holds 64-bit integers without nulls.
+pub(crate) async fn integers(session: &Session, sql: &str) -> Vec<i64> {
+    let batches = batches(session, sql).await;
+    batches
+        .iter()
+        .flat_map(|batch| {
+            batch
+                .column(0)
+                .as_primitive::<Int64Type>()
+                .values()
+                .to_vec()
+        })
+        .collect()
+}
+
+/// A write that must succeed.
+pub(crate) async fn write(session: &Session, sql: &str) -> WriteReport {
+    match session.execute(sql).await {
+        Ok(Answer::Written(report)) => report,
+        Ok(other) => panic!("{sql}: not a write: {other:?}"),
+        Err(error) => panic!("{sql}: {error}"),
+    }
+}
+
+/// A statement that must succeed.
+pub(crate) async fn run(session: &Session, sql: &str) {
+    if let Err(error) = session.execute(sql).await {
+        panic!("{sql}: {error}");
+    }
+}
+
+/// The text of the error a statement must end with.
+pub(crate) async fn error(session: &Session, sql: &str) -> String {
+    match session.execute(sql).await {
+        Err(error) => error.to_string(),
+        Ok(Answer::Rows(rows)) => match rows.try_collect::<Vec<_>>().await {
+            Err(error) => selvedge_engine::Error::from(error).to_string(),
+            Ok(_) => panic!("{sql}: succeeded"),
+        },
+        Ok(_) => panic!("{sql}: succeeded"),
+    }
+}
