@@ -1,0 +1,6 @@
+//! What is measured, one file each.
+
+pub(crate) mod bulk;
+pub(crate) mod cold;
+pub(crate) mod small;
+pub(crate) mod tpch;
