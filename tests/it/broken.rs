@@ -117,17 +117,18 @@ async fn features_of_newer_writers_are_refused_by_name() {
     assert!(error.to_string().contains("rowsThatSing"), "{error}");
 }
 
+/// An engine that writes a checkpoint every five commits.
+async fn checkpointing(lake: &Path) -> Engine {
+    let mut settings = Settings::default();
+    settings.checkpoint_interval = 5;
+    let builder = Engine::builder(lake.to_str().unwrap()).settings(settings);
+    builder.open().await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_checkpoint_costs_time_and_no_rows() {
     let lake = tempfile::tempdir().unwrap();
-    let mut settings = Settings::default();
-    settings.checkpoint_interval = 5;
-    let url = lake.path().to_str().unwrap();
-    let engine = Engine::builder(url)
-        .settings(settings)
-        .open()
-        .await
-        .unwrap();
+    let engine = checkpointing(lake.path()).await;
     let session = engine.session();
     // A constraint, because the kernel's own checkpoint writer would refuse this table.
     query::run(&session, "CREATE TABLE t (a BIGINT, CHECK (a > 0))").await;
@@ -156,14 +157,7 @@ async fn a_torn_checkpoint_costs_time_and_no_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_before_a_checkpoint_are_not_needed() {
     let lake = tempfile::tempdir().unwrap();
-    let mut settings = Settings::default();
-    settings.checkpoint_interval = 5;
-    let url = lake.path().to_str().unwrap();
-    let engine = Engine::builder(url)
-        .settings(settings)
-        .open()
-        .await
-        .unwrap();
+    let engine = checkpointing(lake.path()).await;
     let session = engine.session();
     query::run(
         &session,

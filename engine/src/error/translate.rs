@@ -65,7 +65,7 @@ fn kind_of(error: &DataFusionError) -> ErrorKind {
 
 /// DataFusion prefixes its messages with their class, which says nothing to a person.
 fn plain(kind: ErrorKind, message: String) -> Error {
-    const PREFIXES: [&str; 8] = [
+    const PREFIXES: [&str; 7] = [
         "Error during planning: ",
         "Execution error: ",
         "Schema error: ",
@@ -73,13 +73,9 @@ fn plain(kind: ErrorKind, message: String) -> Error {
         "This feature is not implemented: ",
         "Invalid or Unsupported Configuration: ",
         "Resources exhausted: ",
-        "Optimizer rule ",
     ];
     let mut text = message.as_str();
-    while let Some(rest) = PREFIXES[..7]
-        .iter()
-        .find_map(|prefix| text.strip_prefix(prefix))
-    {
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)) {
         text = rest;
     }
     if let Some((first, near)) = text.split_once("\nDid you mean '")

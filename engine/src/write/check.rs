@@ -20,6 +20,7 @@ use datafusion::sql::sqlparser::ast::{self, Ident, visit_expressions, visit_expr
 
 use super::cast::{shown, sql_name};
 use crate::error::{Error, Result};
+use crate::sql;
 
 /// A constraint ready to run on batches of its table's schema.
 #[derive(Debug, Clone)]
@@ -252,12 +253,8 @@ fn missing_column(error: &DataFusionError) -> Option<String> {
 }
 
 fn suggest<'a>(error: Error, name: &str, valid: impl Iterator<Item = &'a str>) -> Error {
-    let near = valid
-        .map(|valid| (strsim::damerau_levenshtein(name, valid), valid))
-        .min()
-        .filter(|(distance, _)| *distance <= 1 + name.chars().count() / 4);
-    match near {
-        Some((_, near)) => error.with_hint(format!("did you mean {near}?")),
+    match sql::nearest(name, valid) {
+        Some(near) => error.with_hint(format!("did you mean {near}?")),
         None => error,
     }
 }
