@@ -19,6 +19,7 @@ use crate::table::actions::Protocol;
 use crate::table::{protocol, schema as delta};
 use crate::write::check;
 use crate::write::commit::{self, Intent, Outcome, Removes};
+use crate::write::conflict::Reads;
 use crate::write::report::WriteReport;
 use crate::write::target::NewTable;
 
@@ -399,7 +400,13 @@ async fn amend(
             adds: Vec::new(),
             removes: Removes::None,
             user: scope.user.clone(),
-            exclusive,
+            reads: if exclusive {
+                Reads::Exclusive
+            } else {
+                Reads::Nothing
+            },
+            vectors: None,
+            rearranges: false,
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()

@@ -235,6 +235,7 @@ impl Scope {
             name: full,
             schema,
             table,
+            external: entry.external,
             handle,
             snapshot,
         })
@@ -277,6 +278,10 @@ impl Scope {
             ),
             base,
             creates: None,
+            change: None,
+            condition: None,
+            reads_itself: false,
+            vectors: None,
             operation,
             batch_id: self.batch_id,
             user: self.user.clone(),
@@ -513,6 +518,8 @@ pub(super) struct Opened {
     pub table: String,
     pub handle: Arc<Table>,
     pub snapshot: Arc<Snapshot>,
+    /// Whether it lives at a place of its own, where others may read it.
+    pub external: bool,
 }
 
 impl fmt::Debug for Scope {

@@ -23,6 +23,7 @@ use crate::table::handle::Table;
 use crate::table::snapshot::Snapshot;
 use crate::table::{log, protocol, schema as delta};
 use crate::write::commit::{self, Intent, Outcome, Removes};
+use crate::write::conflict::Reads;
 use crate::write::report::WriteReport;
 use crate::write::target::NewTable;
 
@@ -64,7 +65,9 @@ pub(super) async fn empty(scope: &Arc<Scope>, spec: &Spec) -> Result<()> {
                 Removes::None
             },
             user: scope.user.clone(),
-            exclusive: false,
+            reads: Reads::Nothing,
+            vectors: None,
+            rearranges: false,
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()

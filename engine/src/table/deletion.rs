@@ -24,13 +24,11 @@ impl DeletionVector {
     /// Keeps `deleted` in the log itself.
     #[cfg(test)]
     pub(crate) fn inline(deleted: &RoaringTreemap) -> Result<Self> {
-        let bytes = to_bytes(deleted)?;
-        let size_in_bytes = i32::try_from(bytes.len()).map_err(|_| {
-            Error::unsupported(format!(
-                "a deletion vector of {} rows is too large for the log",
-                deleted.len()
-            ))
-        })?;
+        Self::inline_bytes(to_bytes(deleted)?, deleted.len())
+    }
+
+    fn inline_bytes(bytes: Vec<u8>, rows: u64) -> Result<Self> {
+        let size_in_bytes = size_of_vector(bytes.len(), rows)?;
         // Z85 knows only whole groups of four; the size says where the padding starts.
         let mut padded = bytes;
         padded.resize(padded.len().next_multiple_of(4), 0);
@@ -39,7 +37,7 @@ impl DeletionVector {
             path_or_inline_dv: z85::encode(padded),
             offset: None,
             size_in_bytes,
-            cardinality: cardinality(deleted)?,
+            cardinality: cardinality(rows)?,
         })
     }
 
@@ -179,13 +177,98 @@ pub(crate) fn visible_rows(deleted: &RoaringTreemap, rows: u64) -> RowSelection 
     selectors.into()
 }
 
-#[cfg(test)]
-fn cardinality(deleted: &RoaringTreemap) -> Result<i64> {
-    i64::try_from(deleted.len())
-        .map_err(|_| Error::internal(format!("deletion vector of {} rows", deleted.len())))
+/// Vectors up to this many bytes stay in the log: no object of their own, nothing that can go missing.
+const INLINE_BYTES: usize = 2048;
+
+/// Bytes after which a file of vectors is closed: other readers fetch the whole file for each vector in it.
+const PACK_BYTES: usize = 256 * 1024;
+
+/// Keeps vectors of deleted rows: small ones in the log, others packed into files of the table.
+/// Returns them in order, and the files that were written.
+pub(crate) async fn store(
+    root: &TableRoot,
+    ids: &(dyn Fn() -> Uuid + Send + Sync),
+    vectors: &[RoaringTreemap],
+) -> Result<(Vec<DeletionVector>, Vec<Path>)> {
+    let mut stored = Vec::with_capacity(vectors.len());
+    let mut written = Vec::new();
+    let mut pack = Pack::new(ids());
+    for deleted in vectors {
+        let bytes = to_bytes(deleted)?;
+        if bytes.len() <= INLINE_BYTES {
+            stored.push(DeletionVector::inline_bytes(bytes, deleted.len())?);
+            continue;
+        }
+        if pack.bytes.len() >= PACK_BYTES {
+            let full = std::mem::replace(&mut pack, Pack::new(ids()));
+            written.push(full.put(root).await?);
+        }
+        stored.push(pack.add(&bytes, deleted.len())?);
+    }
+    if pack.bytes.len() > 1 {
+        written.push(pack.put(root).await?);
+    }
+    Ok((stored, written))
 }
 
-#[cfg(test)]
+/// A file of deletion vectors being filled.
+struct Pack {
+    id: Uuid,
+    bytes: Vec<u8>,
+}
+
+impl Pack {
+    fn new(id: Uuid) -> Self {
+        Self {
+            id,
+            bytes: vec![FILE_VERSION],
+        }
+    }
+
+    /// Adds one vector: its size, its bytes, their checksum.
+    fn add(&mut self, vector: &[u8], rows: u64) -> Result<DeletionVector> {
+        let size_in_bytes = size_of_vector(vector.len(), rows)?;
+        let offset = i32::try_from(self.bytes.len())
+            .map_err(|_| Error::internal("a file of deletion vectors is too long"))?;
+        self.bytes.extend_from_slice(&size_in_bytes.to_be_bytes());
+        self.bytes.extend_from_slice(vector);
+        self.bytes
+            .extend_from_slice(&crc32fast::hash(vector).to_be_bytes());
+        Ok(DeletionVector {
+            storage_type: "u".into(),
+            path_or_inline_dv: z85::encode(self.id.as_bytes()),
+            offset: Some(offset),
+            size_in_bytes,
+            cardinality: cardinality(rows)?,
+        })
+    }
+
+    async fn put(self, root: &TableRoot) -> Result<Path> {
+        let path = root
+            .path
+            .clone()
+            .join(format!("deletion_vector_{}.bin", self.id));
+        root.store
+            .put(&path, self.bytes.into())
+            .await
+            .map_err(|error| Error::storage(format!("cannot write {path}"), error))?;
+        Ok(path)
+    }
+}
+
+fn size_of_vector(bytes: usize, rows: u64) -> Result<i32> {
+    i32::try_from(bytes).map_err(|_| {
+        Error::unsupported(format!(
+            "a deletion vector of {rows} rows takes {bytes} bytes, which is more than the log can say"
+        ))
+        .with_hint("OPTIMIZE the table first, which takes deleted rows out of the files")
+    })
+}
+
+fn cardinality(rows: u64) -> Result<i64> {
+    i64::try_from(rows).map_err(|_| Error::internal(format!("deletion vector of {rows} rows")))
+}
+
 fn to_bytes(deleted: &RoaringTreemap) -> Result<Vec<u8>> {
     // Deleted ranges are common, and shrink to nothing as runs.
     let mut deleted = deleted.clone();

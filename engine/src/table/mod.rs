@@ -14,12 +14,14 @@
 //! | `schema` | Delta's schema JSON and Arrow |
 //! | `snapshot` | one version in memory |
 //! | `handle` | one table of an engine: cache, queue of writers |
+//! | `located` | where the rows of a scan are: file and position |
 //! | `versioned` | a snapshot as DataFusion's `TableProvider` |
 
 pub(crate) mod actions;
 pub(crate) mod checkpoint;
 pub(crate) mod deletion;
 pub(crate) mod handle;
+pub(crate) mod located;
 pub(crate) mod location;
 pub(crate) mod log;
 pub(crate) mod partition;

@@ -18,7 +18,6 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::{Result, ScalarValue, Statistics, TableReference, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::parquet::{
     CachedParquetFileReaderFactory, ParquetRowSelection,
 };
@@ -32,6 +31,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 
+use super::located::{self, Located, physical_rows};
 use super::snapshot::{DataFile, Snapshot, TableRoot};
 use super::stats::{Summary, VisibleStats};
 use super::{deletion, partition, prune};
@@ -47,6 +47,9 @@ pub(crate) struct VersionedTable {
     name: TableReference,
     snapshot: Arc<Snapshot>,
     root: TableRoot,
+    /// Columns of the snapshot, and the place of each row when the scan is located.
+    columns: SchemaRef,
+    located: Option<Arc<Located>>,
     /// Terms of writes through this table; without them it is read-only.
     target: Option<Arc<WriteTarget>>,
 }
@@ -59,10 +62,40 @@ impl VersionedTable {
     ) -> Self {
         Self {
             name: name.into(),
+            columns: Arc::clone(&snapshot.schema),
             snapshot,
             root,
+            located: None,
             target: None,
         }
+    }
+
+    /// The same table with the place of each row as two columns more, for statements that change rows.
+    pub(crate) fn located(mut self, located: Arc<Located>) -> Self {
+        self.columns = located::with_places(&self.snapshot.schema);
+        self.located = Some(located);
+        self
+    }
+
+    pub(crate) fn name(&self) -> &TableReference {
+        &self.name
+    }
+
+    /// The version that is read.
+    pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The terms of writes through this table, if it takes any.
+    pub(crate) fn target(&self) -> Option<&Arc<WriteTarget>> {
+        self.target.as_ref()
+    }
+
+    /// Whether this is the table at `root`, and not only to say where rows are.
+    pub(crate) fn reads(&self, root: &TableRoot) -> bool {
+        self.located.is_none()
+            && self.root.path == root.path
+            && self.root.store_url == root.store_url
     }
 
     /// The same table, open for writes on these terms.
@@ -97,7 +130,7 @@ impl VersionedTable {
 #[async_trait]
 impl TableProvider for VersionedTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.snapshot.schema)
+        Arc::clone(&self.columns)
     }
 
     fn table_type(&self) -> TableType {
@@ -125,6 +158,9 @@ impl TableProvider for VersionedTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         self.check_readable()?;
         let mut files = prune::select_files(session, &self.snapshot, filters)?;
+        if let Some(located) = &self.located {
+            located.asked(session, filters)?;
+        }
         // A limit counts rows all filters accept, which only exact filters tell beforehand.
         let exact = |filter| prune::partition_only(&self.snapshot, filter);
         let limit = limit.filter(|_| filters.iter().all(exact));
@@ -133,12 +169,12 @@ impl TableProvider for VersionedTable {
             keep_enough(&mut files, &self.snapshot, limit);
         }
         if files.is_empty() {
-            let schema = project_schema(&self.snapshot.schema, projection)?;
+            let schema = project_schema(&self.columns, projection)?;
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let columns = ScanColumns::new(&self.snapshot, projection)?;
+        let columns = ScanColumns::new(&self.snapshot, &self.columns, projection)?;
         let cut = files.len() < all;
-        let (files, statistics) = self.open(session, files, &columns).await?;
+        let (files, statistics) = self.open(files, &columns).await?;
         let statistics = if cut {
             statistics.to_inexact()
         } else {
@@ -224,19 +260,21 @@ impl VersionedTable {
     /// Describes `files` to the source, reading the deletion vectors that are not in memory yet.
     async fn open(
         &self,
-        session: &dyn Session,
         files: Vec<&Arc<DataFile>>,
         columns: &ScanColumns,
     ) -> Result<(Vec<PartitionedFile>, Statistics)> {
         let schema = &self.snapshot.schema;
         let file_columns = columns.table_schema.file_schema().fields();
         let partition_columns = columns.table_schema.table_partition_cols();
-        let mut summary = Summary::new(file_columns.len() + partition_columns.len());
+        let mut summary = Summary::new(columns.table_schema.table_schema().fields().len());
         let mut opened = Vec::with_capacity(files.len());
         for file in &files {
             let values = partition_columns
                 .iter()
-                .map(|field| partition::value_of(file, field))
+                .map(|field| match &self.located {
+                    Some(located) if field.name() == located::FILE => located.number(file),
+                    _ => partition::value_of(file, field),
+                })
                 .collect::<Result<Vec<ScalarValue>, _>>()?;
             let stats = VisibleStats::new(file, schema, file_columns, &values);
             let meta = self.object_meta(file)?;
@@ -252,12 +290,10 @@ impl VersionedTable {
             .zip(&opened)
             .enumerate()
             .filter(|(_, (file, _))| file.add.deletion_vector.is_some())
-            .map(|(at, (file, described))| (at, Arc::clone(file), described.object_meta.clone()))
+            .map(|(at, (file, _))| (at, Arc::clone(file)))
             .collect();
         let selections: Vec<_> = stream::iter(with_vectors)
-            .map(|(at, file, meta)| async move {
-                Ok::<_, Error>((at, self.visible_rows(session, &file, &meta).await?))
-            })
+            .map(|(at, file)| async move { Ok::<_, Error>((at, self.visible_rows(&file).await?)) })
             .buffer_unordered(CONCURRENT_READS)
             .try_collect()
             .await?;
@@ -287,25 +323,14 @@ impl VersionedTable {
     }
 
     /// The rows of `file` its deletion vector leaves.
-    async fn visible_rows(
-        &self,
-        session: &dyn Session,
-        file: &DataFile,
-        meta: &ObjectMeta,
-    ) -> Result<ParquetRowSelection, Error> {
+    async fn visible_rows(&self, file: &DataFile) -> Result<ParquetRowSelection, Error> {
         let Some(deleted) = file.deleted(&self.root).await? else {
             return Err(Error::internal(format!(
                 "'{}' has no deletion vector",
                 file.add.path
             )));
         };
-        let logged = file
-            .stats(&self.snapshot.schema)
-            .and_then(|stats| stats.num_records);
-        let rows = match logged {
-            Some(rows) => rows,
-            None => self.footer_rows(session, meta).await?,
-        };
+        let rows = physical_rows(&self.root, file, &self.snapshot.schema).await?;
         if deleted.max().is_some_and(|last| last >= rows) {
             return Err(Error::corrupt(format!(
                 "table {}, data file '{}': the deletion vector names row {}, the file has {rows} rows",
@@ -317,34 +342,6 @@ impl VersionedTable {
         Ok(ParquetRowSelection::new(deletion::visible_rows(
             deleted, rows,
         )))
-    }
-
-    /// Rows of a file whose writer left no count in the log.
-    async fn footer_rows(&self, session: &dyn Session, meta: &ObjectMeta) -> Result<u64, Error> {
-        let footers = session
-            .runtime_env()
-            .cache_manager
-            .get_file_metadata_cache();
-        let malformed = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::corrupt(format!(
-                "table {}: the footer of data file '{}' cannot be read",
-                self.name, meta.location
-            ))
-            .with_source(e)
-        };
-        let footer = DFParquetMetadata::new(self.root.store.as_ref(), meta)
-            .with_metadata_size_hint(
-                session
-                    .config_options()
-                    .execution
-                    .parquet
-                    .metadata_size_hint,
-            )
-            .with_file_metadata_cache(Some(footers))
-            .fetch_metadata()
-            .await
-            .map_err(|e| malformed(e.into()))?;
-        u64::try_from(footer.file_metadata().num_rows()).map_err(|e| malformed(e.into()))
     }
 }
 
@@ -368,15 +365,25 @@ struct ScanColumns {
 }
 
 impl ScanColumns {
-    fn new(snapshot: &Snapshot, projection: Option<&Vec<usize>>) -> Result<Self> {
-        let wanted = project_schema(&snapshot.schema, projection)?;
-        let (partition, file): (Vec<FieldRef>, Vec<FieldRef>) = wanted
+    fn new(
+        snapshot: &Snapshot,
+        columns: &SchemaRef,
+        projection: Option<&Vec<usize>>,
+    ) -> Result<Self> {
+        let wanted = project_schema(columns, projection)?;
+        let (virtual_columns, stored): (Vec<FieldRef>, Vec<FieldRef>) = wanted
             .fields()
             .iter()
             .cloned()
-            .partition(|field| snapshot.partition_columns().contains(field.name()));
+            .partition(|field| field.name() == located::ROW);
+        // The file a row is in is the same for all rows of it, as the value of a partition is.
+        let (partition, file): (Vec<FieldRef>, Vec<FieldRef>) =
+            stored.into_iter().partition(|field| {
+                snapshot.partition_columns().contains(field.name()) || field.name() == located::FILE
+            });
         let table_schema = TableSchema::builder(Arc::new(Schema::new(file)))
             .with_table_partition_cols(partition)
+            .with_virtual_columns(virtual_columns)
             .build();
         let order = wanted
             .fields()

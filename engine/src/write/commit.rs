@@ -12,10 +12,13 @@ use bytes::Bytes;
 use object_store::{PutMode, PutOptions};
 use serde_json::Value;
 
+use super::conflict::{self, Reads, TakenRows};
+use super::removal::{self, Removal};
 use super::report::WriteReport;
+use super::target::NewTable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::Settings;
-use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol, Remove};
+use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol};
 use crate::table::handle::Table;
 use crate::table::log::{self, Commit};
 use crate::table::snapshot::{DataFile, Snapshot};
@@ -38,27 +41,27 @@ pub(crate) struct Intent {
     pub adds: Vec<Add>,
     pub removes: Removes,
     pub user: Option<String>,
-    /// Whether any other commit in between is a conflict (the whole table was looked at).
-    pub exclusive: bool,
+    /// What the write looked at in this table, so that it is run again when that changed.
+    pub reads: Reads,
+    /// What the table becomes if rows are marked as deleted and it has no deletion vectors yet.
+    pub vectors: Option<NewTable>,
+    /// Whether the rows stay what they are, and only lie in other files.
+    pub rearranges: bool,
     pub report: WriteReport,
 }
 
 /// Which live files a write takes out, resolved on the version it lands on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Removes {
     None,
+    /// Whatever files are there.
     All,
+    /// Whatever files these partitions have.
     Partitions(BTreeSet<PartitionKey>),
-}
-
-impl Removes {
-    fn takes(&self, file: &DataFile) -> bool {
-        match self {
-            Self::None => false,
-            Self::All => true,
-            Self::Partitions(keys) => keys.contains(&file.add.partition_values),
-        }
-    }
+    /// These files as they were, by path.
+    Files(BTreeMap<String, Arc<DataFile>>),
+    /// These rows, by the path of their file.
+    Rows(Arc<BTreeMap<String, TakenRows>>),
 }
 
 /// How a commit ended.
@@ -112,21 +115,32 @@ impl Attempt {
             (base, _) => base.clone(),
         };
         for attempt in 0..=self.settings.max_commit_retries {
-            if let Some(reason) = self.conflict(head.as_deref())? {
+            if let Some(reason) =
+                conflict::reason(&self.table, &self.intent, head.as_deref()).await?
+            {
                 return Ok(Outcome::Conflict(reason));
             }
             let version = head.as_ref().map_or(0, |head| head.version + 1);
-            let (actions, info, marker) = self.lines(head.as_deref(), version)?;
+            let removal = removal::of(&self.table, &self.intent, head.as_deref()).await?;
+            let (actions, info, marker) = self.lines(head.as_deref(), version, &removal);
             let token = marker.token.clone();
             let report = marker.report.clone().unwrap_or_default();
             let bytes = log::encode(info, marker, &actions)?;
-            match self.put(version, &token, bytes.clone()).await? {
+            let landed = match self.put(version, &token, bytes.clone()).await {
+                Ok(landed) => landed,
+                Err(error) => {
+                    removal.discard(&self.table).await;
+                    return Err(error);
+                }
+            };
+            match landed {
                 Landed::Ours => {
                     self.landed(head.as_deref(), version, &bytes)?;
                     return Ok(Outcome::Committed(report));
                 }
                 Landed::Unknown(error) => return Ok(Outcome::Unknown(error)),
                 Landed::Theirs => {
+                    removal.discard(&self.table).await;
                     if head.is_none() {
                         return Err(Error::new(
                             ErrorKind::AlreadyExists,
@@ -150,90 +164,43 @@ impl Attempt {
         .with_hint("run the statement again, or raise max_commit_retries"))
     }
 
-    /// Why the rows no longer fit the version they would land on. Files may come and go (removals are
-    /// resolved anew); the meaning of rows may not change under them.
-    fn conflict(&self, head: Option<&Snapshot>) -> Result<Option<String>> {
-        let (Some(head), Some(base)) = (head, self.intent.base.as_deref()) else {
-            return Ok(None);
-        };
-        if head.version == base.version {
-            return Ok(None);
-        }
-        if head.metadata.id != base.metadata.id {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!(
-                    "table {} was replaced while it was written",
-                    self.intent.name
-                ),
-            ));
-        }
-        if self.intent.exclusive {
-            return Ok(Some(format!(
-                "table {} was written by version {} in the meantime",
-                self.intent.name, head.version
-            )));
-        }
-        let changed = head.metadata != base.metadata || head.protocol != base.protocol;
-        Ok(changed.then(|| {
-            format!(
-                "table {} was altered by version {}",
-                self.intent.name, head.version
-            )
-        }))
-    }
-
     fn lines(
         &self,
         head: Option<&Snapshot>,
         version: u64,
-    ) -> Result<(Vec<Action>, CommitInfo, Marker)> {
+        removal: &Removal,
+    ) -> (Vec<Action>, CommitInfo, Marker) {
         let intent = &self.intent;
         let now = self.table.ambient.now_ms();
         let committed_at = head.map_or(now, |head| now.max(head.committed_at_ms + 1));
-        let removed: Vec<&Arc<DataFile>> = head
-            .map(|head| {
-                head.files
-                    .values()
-                    .filter(|file| intent.removes.takes(file))
-                    .collect()
-            })
-            .unwrap_or_default();
-        if let Some(head) = head
-            && !removed.is_empty()
-            && head
-                .property("delta.appendOnly")
-                .is_some_and(|value| value.eq_ignore_ascii_case("true"))
-        {
-            return Err(Error::rejected(format!(
-                "{} of table {} would remove {} files, but the table is append-only",
-                intent.operation,
-                intent.name,
-                removed.len()
-            ))
-            .with_hint(
-                "ALTER TABLE .. SET TBLPROPERTIES ('delta.appendOnly' = 'false') allows it",
-            ));
-        }
         let mut report = intent.report.clone();
         report.table.clone_from(&intent.name);
         intent.operation.clone_into(&mut report.operation);
         report.version = Some(version);
         report.files_added = intent.adds.len() as u64;
-        report.files_removed = removed.len() as u64;
+        report.files_removed = (removal.out.len() - removal.back.len()) as u64;
+        report.files_marked = removal.back.len() as u64;
         report.bytes_written = intent.adds.iter().map(|add| add.size.max(0) as u64).sum();
-        report.rows_removed = head.map_or(0, |head| {
-            removed
-                .iter()
-                .filter_map(|file| file.rows(&head.schema))
-                .sum()
-        });
+        report.rows_removed = if intent.rearranges { 0 } else { removal.rows };
 
-        let mut actions = Vec::with_capacity(2 + intent.adds.len() + removed.len());
-        actions.extend(intent.protocol.clone().map(Action::Protocol));
-        actions.extend(intent.metadata.clone().map(Action::Metadata));
-        actions.extend(removed.iter().map(|file| Action::Remove(remove(file, now))));
+        let mut actions = Vec::with_capacity(2 + intent.adds.len() + 2 * removal.out.len());
+        let upgrade = removal.upgrade.as_ref();
+        let protocol = upgrade
+            .map(|new| &new.protocol)
+            .or(intent.protocol.as_ref());
+        let metadata = upgrade
+            .map(|new| &new.metadata)
+            .or(intent.metadata.as_ref());
+        actions.extend(protocol.cloned().map(Action::Protocol));
+        actions.extend(metadata.cloned().map(Action::Metadata));
+        let out = removal.out.iter();
+        actions
+            .extend(out.map(|file| Action::Remove(removal::line(file, now, !intent.rearranges))));
+        actions.extend(removal.back.iter().cloned().map(Action::Add));
         actions.extend(intent.adds.iter().cloned().map(Action::Add));
+        let blind = matches!(intent.removes, Removes::None)
+            && matches!(intent.reads, Reads::Nothing)
+            && intent.metadata.is_none();
 
         let metric = |value: u64| Value::String(value.to_string());
         let info = CommitInfo {
@@ -244,12 +211,19 @@ impl Attempt {
             user_name: intent.user.clone(),
             read_version: head.map(|head| head.version as i64),
             isolation_level: Some("Serializable".to_owned()),
-            is_blind_append: Some(intent.removes == Removes::None && intent.metadata.is_none()),
+            is_blind_append: Some(blind),
             operation_metrics: Some(BTreeMap::from([
                 ("numFiles".to_owned(), metric(report.files_added)),
                 ("numOutputRows".to_owned(), metric(report.rows_written)),
                 ("numOutputBytes".to_owned(), metric(report.bytes_written)),
                 ("numRemovedFiles".to_owned(), metric(report.files_removed)),
+                ("numDeletedRows".to_owned(), metric(report.rows_deleted)),
+                ("numUpdatedRows".to_owned(), metric(report.rows_updated)),
+                ("numInsertedRows".to_owned(), metric(report.rows_inserted)),
+                (
+                    "numDeletionVectorsUpdated".to_owned(),
+                    metric(report.files_marked),
+                ),
             ])),
             engine_info: Some(concat!("Selvedge/", env!("CARGO_PKG_VERSION")).to_owned()),
             txn_id: None,
@@ -260,7 +234,7 @@ impl Attempt {
             report: Some(report),
             ..Marker::default()
         };
-        Ok((actions, info, marker))
+        (actions, info, marker)
     }
 
     /// Puts one version and finds out whose commit it holds in the end. A store may answer with an error, or
@@ -351,21 +325,5 @@ impl Attempt {
         let bound = Duration::from_millis(1 << attempt.min(16)).min(self.settings.max_backoff);
         let micros = self.table.ambient.below(bound.as_micros() as u64);
         tokio::time::sleep(Duration::from_micros(micros)).await;
-    }
-}
-
-fn remove(file: &DataFile, now_ms: i64) -> Remove {
-    let add = &file.add;
-    Remove {
-        path: add.path.clone(),
-        deletion_timestamp: Some(now_ms),
-        data_change: true,
-        extended_file_metadata: Some(true),
-        partition_values: Some(add.partition_values.clone()),
-        size: Some(add.size),
-        tags: add.tags.clone(),
-        deletion_vector: add.deletion_vector.clone(),
-        base_row_id: add.base_row_id,
-        default_row_commit_version: add.default_row_commit_version,
     }
 }

@@ -6,11 +6,14 @@
 //! ```
 
 mod cast;
+pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod commit;
+pub(crate) mod conflict;
 mod files;
 pub(crate) mod hook;
 mod plan;
+mod removal;
 pub(crate) mod report;
 pub(crate) mod sink;
 mod stages;

@@ -30,8 +30,10 @@ pub(crate) fn plan(
         .as_any()
         .downcast_ref::<SessionState>()
         .ok_or_else(|| Error::internal("a write needs DataFusion's own session state"))?;
+    let condition = target.condition.as_deref();
     let checks = target
         .checks()
+        .chain(condition.map(|text| ("REPLACE WHERE", text)))
         .map(|(name, text)| check::compile(state, &target.name, name, text, &target.schema))
         .collect::<Result<Vec<_>>>()?;
     let rules = Arc::new(TableRules {
@@ -46,8 +48,10 @@ pub(crate) fn plan(
         target.batch_id,
         target.base.as_ref().map(|base| base.version),
     );
-    let rows = Received(input)
-        .validate(rules)?
-        .hooks(&target.hooks, &context)?;
+    let rows = match &target.change {
+        Some(change) => Received::changed(input, change, &target.schema)?,
+        None => Received::rows(input),
+    };
+    let rows = rows.validate(rules)?.hooks(&target.hooks, &context)?;
     Ok(Arc::new(WriteExec::new(rows, Arc::clone(target), op)))
 }

@@ -19,18 +19,36 @@ pub struct WriteReport {
     pub rows_received: u64,
     /// Rows in the new files.
     pub rows_written: u64,
-    /// Rows of older versions that are no longer visible (overwrite, delete).
+    /// Rows of older versions that are no longer visible (overwrite, delete, update).
     pub rows_removed: u64,
+    /// Rows the statement inserted, where it is one that changes rows (MERGE, INSERT .. REPLACE WHERE).
+    pub rows_inserted: u64,
+    /// Rows the statement updated.
+    pub rows_updated: u64,
+    /// Rows the statement deleted.
+    pub rows_deleted: u64,
     /// Data files added.
     pub files_added: u64,
     /// Data files removed from the table.
     pub files_removed: u64,
+    /// Data files of which rows were marked as deleted.
+    pub files_marked: u64,
     /// Bytes of the data files added.
     pub bytes_written: u64,
     /// Milliseconds from the first row to the commit.
     pub duration_ms: u64,
     /// What each hook counted, in the order the rows met them.
     pub hooks: Vec<HookReport>,
+}
+
+impl WriteReport {
+    /// Rows the statement inserted, updated or deleted: what SQL clients call the affected rows.
+    pub fn rows_affected(&self) -> u64 {
+        match self.rows_inserted + self.rows_updated + self.rows_deleted {
+            0 => self.rows_written,
+            changed => changed,
+        }
+    }
 }
 
 /// What one hook counted in one write.

@@ -20,6 +20,7 @@ use futures::stream;
 use serde_json::Value;
 
 use super::commit::{self, Intent, Outcome, PartitionKey, Removes};
+use super::conflict::Reads;
 use super::files::FileSink;
 use super::report::WriteReport;
 use super::stages::Hooked;
@@ -79,7 +80,10 @@ impl DisplayAs for WriteExec {
             f,
             "WriteExec: table={}, mode={}",
             self.target.name,
-            mode_name(self.op)
+            match &self.target.change {
+                Some(change) => change.verb.to_lowercase(),
+                None => mode_name(self.op).to_owned(),
+            }
         )
     }
 }
@@ -146,7 +150,7 @@ impl ExecutionPlan for WriteExec {
         );
         let run = async move {
             let report = run(&rows, &target, op, context).await?;
-            let count: UInt64Array = vec![report.rows_written].into();
+            let count: UInt64Array = vec![report.rows_affected()].into();
             // Set once: a plan that runs a second time would be a second write, which the slot refuses.
             let _ = slot.set(report);
             Ok(RecordBatch::try_new(count_schema(), vec![Arc::new(count)])?)
@@ -206,8 +210,19 @@ async fn run(
         ..WriteReport::default()
     };
     report.duration_ms = (target.ambient.now_ms() - started_ms).max(0) as u64;
-    let removes = removes(op, &adds);
-    if adds.is_empty() && removes == Removes::None && target.creates.is_none() {
+    let removes = match settled.changed {
+        Some(changed) => {
+            report.rows_inserted = changed.inserted;
+            report.rows_updated = changed.updated;
+            report.rows_deleted = changed.deleted;
+            match changed.rows.is_empty() {
+                true => Removes::None,
+                false => Removes::Rows(Arc::new(changed.rows)),
+            }
+        }
+        None => removes(op, &adds),
+    };
+    if adds.is_empty() && matches!(removes, Removes::None) && target.creates.is_none() {
         return Ok(report);
     }
     let intent = Intent {
@@ -224,7 +239,9 @@ async fn run(
         },
         adds,
         user: target.user.clone(),
-        exclusive: false,
+        reads: reads(target),
+        vectors: target.vectors.clone(),
+        rearranges: false,
         report,
     };
     let adds = intent.adds.clone();
@@ -240,6 +257,22 @@ async fn run(
             sink.discard(&adds).await;
             Err(error)
         }
+    }
+}
+
+/// What the write depends on in the table it goes to.
+fn reads(target: &WriteTarget) -> Reads {
+    let Some(change) = &target.change else {
+        return match target.reads_itself {
+            true => Reads::Table,
+            false => Reads::Nothing,
+        };
+    };
+    match change.located.looked_at() {
+        _ if change.reads_itself => Reads::Table,
+        Some(asked) if change.absence => Reads::Matches(asked),
+        Some(asked) => Reads::Rows(asked),
+        None => Reads::Nothing,
     }
 }
 
@@ -263,6 +296,9 @@ fn removes(op: InsertOp, adds: &[Add]) -> Removes {
 
 /// What the log says of the write, in the words other Delta writers use.
 fn parameters(target: &WriteTarget, op: InsertOp) -> BTreeMap<String, Value> {
+    if target.change.is_some() {
+        return BTreeMap::new();
+    }
     let mode = match op {
         InsertOp::Append => "Append",
         InsertOp::Overwrite | InsertOp::Replace => "Overwrite",

@@ -1,8 +1,10 @@
 //! The stages in the only order there is, and the account that the sink settles before it commits.
 //!
 //! ```text
-//! Received -> Validated -> Hooked -> (files, commit)
+//! [Changed ->] Received -> Validated -> Hooked -> (files, commit)
 //! ```
+//!
+//! The first is there for statements that change rows: it keeps the places of the old ones.
 //!
 //! Plans only: building them runs nothing. What a run counts lives in slots shared by the account and
 //! the plan nodes (copies of a node made by the optimizer share them too). [`WriteAccount::begin`]
@@ -26,6 +28,7 @@ use datafusion::physical_plan::{
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 
+use super::change::{Change, ChangeExec, Changed, Changes};
 use super::hook::{HookExec, HookStage, WriteContext, WriteHookSupplier};
 use super::report::HookReport;
 use super::validate::{TableRules, ValidateExec, Violations};
@@ -33,7 +36,17 @@ use crate::error::{Error, Result};
 
 /// Rows as the statement gave them, columns in the table's order.
 #[derive(Debug)]
-pub(crate) struct Received(pub Arc<dyn ExecutionPlan>);
+pub(crate) struct Received {
+    plan: Arc<dyn ExecutionPlan>,
+    changes: Option<ChangeAccount>,
+}
+
+/// What a statement that changes rows has noted of the old ones.
+#[derive(Debug, Clone)]
+struct ChangeAccount {
+    change: Arc<Change>,
+    noted: Arc<Slot<Changes>>,
+}
 
 /// Rows of the table's exact schema that satisfy its constraints.
 #[derive(Debug)]
@@ -41,6 +54,7 @@ pub(crate) struct Validated {
     plan: Arc<dyn ExecutionPlan>,
     rules: Arc<TableRules>,
     violations: Arc<Slot<Violations>>,
+    changes: Option<ChangeAccount>,
 }
 
 /// Rows as they will be stored: what the sink takes.
@@ -51,13 +65,39 @@ pub(crate) struct Hooked {
 }
 
 impl Received {
+    /// New rows.
+    pub(crate) fn rows(plan: Arc<dyn ExecutionPlan>) -> Self {
+        Self {
+            plan,
+            changes: None,
+        }
+    }
+
+    /// The new rows among those of a statement that changes rows; where the old ones are is noted.
+    pub(crate) fn changed(
+        plan: Arc<dyn ExecutionPlan>,
+        change: &Arc<Change>,
+        columns: &SchemaRef,
+    ) -> Result<Self> {
+        let noted = Arc::new(Slot::default());
+        let stage = ChangeExec::try_new(Arc::clone(change), columns, plan, Arc::clone(&noted))?;
+        Ok(Self {
+            plan: Arc::new(stage),
+            changes: Some(ChangeAccount {
+                change: Arc::clone(change),
+                noted,
+            }),
+        })
+    }
+
     pub(crate) fn validate(self, rules: Arc<TableRules>) -> Result<Validated> {
         let violations = Arc::new(Slot::default());
-        let stage = ValidateExec::try_new(Arc::clone(&rules), self.0, Arc::clone(&violations))?;
+        let stage = ValidateExec::try_new(Arc::clone(&rules), self.plan, Arc::clone(&violations))?;
         Ok(Validated {
             plan: Arc::new(stage),
             rules,
             violations,
+            changes: self.changes,
         })
     }
 }
@@ -84,6 +124,7 @@ impl Validated {
         let account = Arc::new(WriteAccount {
             table: self.rules.table.clone(),
             violations: self.violations,
+            changes: self.changes,
             hooks,
         });
         Ok(Hooked { plan, account })
@@ -95,6 +136,7 @@ impl Validated {
 pub(crate) struct WriteAccount {
     table: String,
     violations: Arc<Slot<Violations>>,
+    changes: Option<ChangeAccount>,
     hooks: Vec<Arc<HookStage>>,
 }
 
@@ -103,10 +145,12 @@ pub(crate) struct WriteAccount {
 pub(crate) struct WriteRun(Arc<WriteAccount>);
 
 /// What an accepted run counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Settled {
     pub rows_received: u64,
     pub hooks: Vec<HookReport>,
+    /// Of a statement that changes rows.
+    pub changed: Option<Changed>,
 }
 
 impl WriteAccount {
@@ -115,6 +159,9 @@ impl WriteAccount {
         self.violations.open(Violations::default())?;
         // From here on a failure drops the run, which closes what was opened.
         let run = WriteRun(Arc::clone(self));
+        if let Some(changes) = &self.changes {
+            changes.noted.open(Changes::default())?;
+        }
         for hook in &self.hooks {
             hook.open()?;
         }
@@ -142,9 +189,25 @@ impl WriteRun {
             expected = report.rows_out;
             hooks.push(report);
         }
+        let changed = match &account.changes {
+            Some(changes) => {
+                let noted = changes.noted.current()?;
+                let changed = noted.verdict(&account.table, &changes.change)?;
+                if changed.inserted + changed.updated != rows_received {
+                    return Err(Error::internal(format!(
+                        "table {}: {} rows were changed, {rows_received} arrived",
+                        account.table,
+                        changed.inserted + changed.updated
+                    )));
+                }
+                Some(changed)
+            }
+            None => None,
+        };
         Ok(Settled {
             rows_received,
             hooks,
+            changed,
         })
     }
 }
@@ -152,6 +215,9 @@ impl WriteRun {
 impl Drop for WriteRun {
     fn drop(&mut self) {
         self.0.violations.close();
+        if let Some(changes) = &self.0.changes {
+            changes.noted.close();
+        }
         for hook in &self.0.hooks {
             hook.close();
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 
+use super::change::Change;
 use super::hook::WriteHookSupplier;
 use crate::clock::Ambient;
 use crate::settings::Settings;
@@ -21,6 +22,14 @@ pub(crate) struct WriteTarget {
     pub base: Option<Arc<Snapshot>>,
     /// What the write makes or makes anew (CREATE TABLE AS, CREATE OR REPLACE).
     pub creates: Option<NewTable>,
+    /// What a statement that changes rows looked at, and where they are.
+    pub change: Option<Arc<Change>>,
+    /// A condition that new rows must meet besides the constraints (INSERT .. REPLACE WHERE).
+    pub condition: Option<String>,
+    /// What new rows were made from, when they were made from this table.
+    pub reads_itself: bool,
+    /// What the table becomes when rows are first marked as deleted, if it may.
+    pub vectors: Option<NewTable>,
     /// Name of the operation in the log.
     pub operation: &'static str,
     /// Columns of the table in order, with the types rows must have.
