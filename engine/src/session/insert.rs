@@ -38,6 +38,11 @@ pub(super) async fn plan_over(
     insert: Insert,
     rewrite: impl FnOnce(ast::Query) -> Result<ast::Query>,
 ) -> Result<LogicalPlan> {
+    if insert.replace.is_some() {
+        return Err(Error::unsupported(
+            "INSERT .. REPLACE WHERE is not supported",
+        ));
+    }
     let opened = scope.open(&insert.table).await?;
     let columns: Vec<String> = insert.columns.iter().map(sql::fold).collect();
     let source = match insert.source {

@@ -293,6 +293,10 @@ impl Session {
         match statement {
             Statement::Query(_)
             | Statement::Insert(_)
+            | Statement::Update(_)
+            | Statement::Delete(_)
+            | Statement::Merge(_)
+            | Statement::Truncate { .. }
             | Statement::Explain(_)
             | Statement::CopyInto(_)
             | Statement::CopyTo(_) => {
@@ -308,6 +312,10 @@ impl Session {
             Statement::CreateView(create) => create::view(&scope, create).await,
             Statement::Drop(drop) => alter::drop(&scope, drop).await,
             Statement::AlterTable { name, action } => alter::table(&scope, &name, action).await,
+            Statement::Optimize(_) => Err(Error::unsupported("OPTIMIZE is not supported")),
+            Statement::Vacuum(_) => Err(Error::unsupported("VACUUM is not supported")),
+            Statement::Restore(_) => Err(Error::unsupported("RESTORE is not supported")),
+            Statement::Analyze { .. } => Err(Error::unsupported("ANALYZE is not supported")),
             Statement::Show(show) => show::show(&scope, show).await,
             Statement::Describe(name) => show::describe(&scope, &name).await,
             Statement::DescribeHistory(name) => show::history(&scope, &name).await,
@@ -372,7 +380,13 @@ fn kind(statement: &Statement) -> StatementKind {
         | Statement::Describe(_)
         | Statement::DescribeHistory(_)
         | Statement::DescribeQuery(_) => StatementKind::Query,
-        Statement::Insert(_) | Statement::CopyInto(_) => StatementKind::Write,
+        Statement::Vacuum(vacuum) if vacuum.dry_run => StatementKind::Query,
+        Statement::Insert(_)
+        | Statement::Update(_)
+        | Statement::Delete(_)
+        | Statement::Merge(_)
+        | Statement::Truncate { .. }
+        | Statement::CopyInto(_) => StatementKind::Write,
         _ => StatementKind::Other,
     }
 }
@@ -382,6 +396,10 @@ async fn plan(scope: &Arc<Scope>, statement: Statement) -> Result<LogicalPlan> {
     match statement {
         Statement::Query(query) => scope.plan_query(*query).await,
         Statement::Insert(insert) => insert::plan(scope, insert).await,
+        Statement::Update(_) => Err(Error::unsupported("UPDATE is not supported")),
+        Statement::Delete(_) => Err(Error::unsupported("DELETE is not supported")),
+        Statement::Merge(_) => Err(Error::unsupported("MERGE is not supported")),
+        Statement::Truncate { .. } => Err(Error::unsupported("TRUNCATE is not supported")),
         Statement::CopyInto(copy) => copy::into(scope, copy).await,
         Statement::CopyTo(copy) => copy::to(scope, copy).await,
         Statement::CreateTable(create) => create::plan(scope, create).await,

@@ -56,6 +56,12 @@ impl Prepared {
                     inferred(&plan(&scope, statement.clone()).await?, &mut types)?;
                 }
             }
+            Statement::Update(_)
+            | Statement::Delete(_)
+            | Statement::Merge(_)
+            | Statement::Truncate { .. } => {
+                inferred(&plan(&scope, statement.clone()).await?, &mut types)?;
+            }
             Statement::CopyInto(_) => {
                 plan(&scope, statement.clone()).await?;
             }

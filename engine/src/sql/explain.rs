@@ -36,10 +36,9 @@ pub(super) fn explain(reader: &mut Reader<'_>) -> Result<Statement> {
     }
     let statement = statement(reader)?;
     let plans = match &statement {
-        Statement::Query(_) | Statement::Insert(_) => true,
-        Statement::CopyTo(_) | Statement::CopyInto(_) => true,
+        Statement::Query(_) | Statement::CopyTo(_) | Statement::CopyInto(_) => true,
         Statement::CreateTable(table) => table.query.is_some(),
-        _ => false,
+        other => other.changed_table().is_some(),
     };
     if !plans {
         return Err(error);

@@ -1,13 +1,15 @@
 //! `INSERT`, in its three modes.
 
-use datafusion::sql::sqlparser::ast::Ident;
+use datafusion::sql::sqlparser::ast::{Expr, Ident};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::dml::row_expr;
 use super::reader::Reader;
-use super::statement::{Insert, InsertMode, InsertSource, Statement, fold};
+use super::statement::{Insert, InsertMode, InsertSource, Statement};
+use super::target::{distinct, refuse_clauses};
 use crate::error::{Error, Result};
 
-/// `INSERT {INTO | OVERWRITE [PARTITIONS OF] [TABLE | INTO]} t [(columns)] [BY NAME] source`
+/// `INSERT {INTO | OVERWRITE [PARTITIONS OF] [TABLE | INTO]} t [(columns)] [BY NAME] [REPLACE WHERE predicate] source`
 pub(super) fn insert(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.expect(&["INSERT"])?;
     let mode = mode(reader)?;
@@ -20,6 +22,7 @@ pub(super) fn insert(reader: &mut Reader<'_>) -> Result<Statement> {
         return Err(error.with_position(reader.position()));
     }
     refuse_target_clauses(reader)?;
+    let replace = replace(reader, mode)?;
     let place = reader.position();
     let source = if reader.take(&["DEFAULT", "VALUES"]) {
         if by_name || !columns.is_empty() {
@@ -34,6 +37,7 @@ pub(super) fn insert(reader: &mut Reader<'_>) -> Result<Statement> {
         table,
         columns,
         by_name,
+        replace,
         source,
         mode,
     }))
@@ -89,31 +93,31 @@ fn columns(reader: &mut Reader<'_>) -> Result<Vec<Ident>> {
     if !reader.sees_symbol(0, &Token::LParen) || !list {
         return Ok(vec![]);
     }
-    let mut columns: Vec<Ident> = Vec::new();
-    reader.list(|reader| {
-        let place = reader.position();
-        let column = reader.identifier()?;
-        if columns.iter().any(|seen| fold(seen) == fold(&column)) {
-            let error = Error::invalid(format!("column {column} is named twice"));
-            return Err(error.with_position(place));
-        }
-        columns.push(column);
-        Ok(())
-    })?;
-    Ok(columns)
+    distinct(reader, Reader::identifier)
+}
+
+/// `REPLACE WHERE predicate`: which rows of the table make place.
+fn replace(reader: &mut Reader<'_>, mode: InsertMode) -> Result<Option<Expr>> {
+    if !reader.sees(&["REPLACE"]) {
+        return Ok(None);
+    }
+    if mode == InsertMode::OverwritePartitions {
+        let error = Error::invalid("OVERWRITE PARTITIONS OF and REPLACE WHERE exclude each other");
+        return Err(error.with_position(reader.position()));
+    }
+    if !reader.take(&["REPLACE", "WHERE"]) {
+        let what = match reader.peek_word(1) {
+            Some(next) => format!("INSERT .. REPLACE {next}"),
+            None => "INSERT .. REPLACE".to_owned(),
+        };
+        return Err(reader
+            .unsupported(&what)
+            .with_hint("REPLACE WHERE predicate says which rows make place"));
+    }
+    row_expr(reader, "the predicate of REPLACE WHERE").map(Some)
 }
 
 fn refuse_target_clauses(reader: &Reader<'_>) -> Result<()> {
-    let version = ["VERSION", "TIMESTAMP"]
-        .iter()
-        .any(|word| reader.sees(&[word, "AS", "OF"]))
-        || reader.sees(&["FOR"])
-        || reader.sees(&["AT"]) && reader.sees_symbol(1, &Token::LParen);
-    if version {
-        let error = Error::invalid("a version clause cannot stand on the table that is written")
-            .with_hint("rows are always written to the newest version");
-        return Err(error.with_position(reader.position()));
-    }
     if reader.sees(&["PARTITION"]) {
         return Err(reader.unsupported("INSERT .. PARTITION (..)").with_hint(
             "partition columns are columns of the source; INSERT OVERWRITE PARTITIONS OF t replaces only the partitions that it has rows for",
@@ -122,11 +126,8 @@ fn refuse_target_clauses(reader: &Reader<'_>) -> Result<()> {
     if reader.sees(&["AS"]) {
         return Err(reader.unsupported("an alias for the table that is written"));
     }
-    if reader.sees(&["REPLACE"]) {
-        return Err(reader.unsupported("INSERT .. REPLACE"));
-    }
     if reader.sees(&["OVERRIDING"]) {
         return Err(reader.unsupported("OVERRIDING"));
     }
-    Ok(())
+    refuse_clauses(reader)
 }

@@ -14,10 +14,13 @@ mod alter;
 mod copy;
 mod create;
 mod dialect;
+mod dml;
 mod explain;
 mod insert;
 mod lex;
 mod limits;
+mod maintenance;
+mod merge;
 mod parameters;
 mod parser;
 mod plain;
@@ -26,9 +29,14 @@ mod refuse;
 mod session;
 mod show;
 mod split;
+#[allow(
+    dead_code,
+    reason = "the planners of UPDATE, DELETE, MERGE and maintenance, which read the rest, come next"
+)]
 mod statement;
 mod suggest;
 mod syntax;
+mod target;
 #[cfg(test)]
 mod tests;
 mod versions;

@@ -7,7 +7,10 @@ use super::reader::Reader;
 use super::statement::Statement;
 use super::suggest::nearest;
 use super::syntax::VERSION_PLACE;
-use super::{alter, copy, create, explain, insert, parameters, plain, refuse, session, show};
+use super::{
+    alter, copy, create, dml, explain, insert, maintenance, merge, parameters, plain, refuse,
+    session, show,
+};
 use crate::error::{Error, Result};
 
 /// Reads exactly one statement; a final semicolon is welcome.
@@ -43,16 +46,24 @@ pub(crate) fn parse_expr(sql: &str) -> Result<Expr> {
 }
 
 /// Words that begin a statement we run.
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 31] = [
     "SELECT",
     "WITH",
     "FROM",
     "VALUES",
     "INSERT",
+    "UPDATE",
+    "DELETE",
+    "MERGE",
+    "TRUNCATE",
     "CREATE",
     "DROP",
     "ALTER",
     "COPY",
+    "OPTIMIZE",
+    "VACUUM",
+    "RESTORE",
+    "ANALYZE",
     "EXPLAIN",
     "DESCRIBE",
     "DESC",
@@ -70,9 +81,8 @@ const VERBS: [&str; 23] = [
 ];
 
 /// Words that begin a statement of other systems or of SQL that we do not run.
-const FOREIGN_VERBS: [&str; 56] = [
+const FOREIGN_VERBS: [&str; 48] = [
     "ABORT",
-    "ANALYZE",
     "ASSERT",
     "ATTACH",
     "CACHE",
@@ -84,7 +94,6 @@ const FOREIGN_VERBS: [&str; 56] = [
     "CLUSTER",
     "COMMENT",
     "DECLARE",
-    "DELETE",
     "DENY",
     "DETACH",
     "DISCARD",
@@ -100,11 +109,9 @@ const FOREIGN_VERBS: [&str; 56] = [
     "LISTEN",
     "LOAD",
     "LOCK",
-    "MERGE",
     "MSCK",
     "NOTIFY",
     "OPEN",
-    "OPTIMIZE",
     "PRAGMA",
     "PURGE",
     "REFRESH",
@@ -114,18 +121,14 @@ const FOREIGN_VERBS: [&str; 56] = [
     "REPAIR",
     "REPLACE",
     "REPLAY",
-    "RESTORE",
     "REVOKE",
     "SAVEPOINT",
     "TABLE",
-    "TRUNCATE",
     "UNCACHE",
     "UNLISTEN",
     "UNLOAD",
     "UNLOCK",
-    "UPDATE",
     "UPSERT",
-    "VACUUM",
     "VERIFY",
 ];
 
@@ -140,10 +143,18 @@ pub(super) fn statement(reader: &mut Reader<'_>) -> Result<Statement> {
     match verb.as_str() {
         "SELECT" | "WITH" | "FROM" | "VALUES" => Ok(Statement::Query(reader.query()?)),
         "INSERT" => insert::insert(reader),
+        "UPDATE" => dml::update(reader),
+        "DELETE" => dml::delete(reader),
+        "MERGE" => merge::merge(reader),
+        "TRUNCATE" => dml::truncate(reader),
         "CREATE" => create::create(reader),
         "DROP" => alter::drop(reader),
         "ALTER" => alter::alter(reader),
         "COPY" => copy::copy(reader),
+        "OPTIMIZE" => maintenance::optimize(reader),
+        "VACUUM" => maintenance::vacuum(reader),
+        "RESTORE" => maintenance::restore(reader),
+        "ANALYZE" => maintenance::analyze(reader),
         "EXPLAIN" => explain::explain(reader),
         "DESCRIBE" | "DESC" => show::describe(reader),
         "SHOW" => show::show(reader),

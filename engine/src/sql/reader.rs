@@ -3,6 +3,7 @@
 //! Words are compared as text, so a word that sqlparser does not reserve reads like one that it does.
 
 use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query};
+use datafusion::sql::sqlparser::keywords;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, Word};
 
@@ -124,6 +125,22 @@ impl<'a> Reader<'a> {
     /// Whether the next token but `n` is a word, quoted or not.
     pub(super) fn sees_name(&self, n: usize) -> bool {
         matches!(self.parser.peek_nth_token_ref(n).token, Token::Word(_))
+    }
+
+    /// Whether the next token but `n` may be the name of a table without AS before it.
+    pub(super) fn sees_alias(&self, n: usize) -> bool {
+        match &self.parser.peek_nth_token_ref(n).token {
+            Token::Word(word) => !keywords::RESERVED_FOR_TABLE_ALIAS.contains(&word.keyword),
+            _ => false,
+        }
+    }
+
+    /// `[AS] alias`, if it is there.
+    pub(super) fn alias(&mut self) -> Result<Option<Ident>> {
+        if self.take(&["AS"]) || self.sees_alias(0) {
+            return self.identifier().map(Some);
+        }
+        Ok(None)
     }
 
     pub(super) fn identifier(&mut self) -> Result<Ident> {

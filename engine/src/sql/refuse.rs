@@ -53,6 +53,56 @@ fn limited(expr: &Expr, what: &str, constant: bool) -> Result<()> {
     }
 }
 
+/// Refuses what cannot be evaluated for each row by itself. A subquery can, with all that it holds.
+pub(super) fn per_row(expr: &Expr, what: &str) -> Result<()> {
+    if matches!(expr, Expr::Wildcard(_) | Expr::QualifiedWildcard(..)) {
+        let error = Error::invalid(format!("{what} cannot be *"));
+        return Err(at(error, expr.span().start));
+    }
+    let mut visitor = PerRow { what, queries: 0 };
+    match expr.visit(&mut visitor) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+struct PerRow<'a> {
+    what: &'a str,
+    /// Subqueries around the node.
+    queries: usize,
+}
+
+impl Visitor for PerRow<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<Error> {
+        self.queries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Error> {
+        self.queries -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+        let Expr::Function(Function {
+            name,
+            over: Some(_),
+            ..
+        }) = expr
+        else {
+            return ControlFlow::Continue(());
+        };
+        if self.queries > 0 {
+            return ControlFlow::Continue(());
+        }
+        let error = Error::invalid(format!("{} cannot hold a window function", self.what))
+            .with_hint("compute it in a subquery, over the rows that it is to look at");
+        ControlFlow::Break(at(error, name.span().start))
+    }
+}
+
 struct Limited<'a> {
     what: &'a str,
     constant: bool,
@@ -127,10 +177,12 @@ impl Visitor for Refuse {
             SqlStatement::Merge(merge) => ("MERGE", merge.merge_token.0.span.start),
             _ => ("a statement", Location::empty()),
         };
+        let hint = match verb {
+            "INSERT" => "the WITH clause belongs to the source: INSERT INTO t WITH .. SELECT ..",
+            _ => "a subquery holds the WITH clause: (WITH .. SELECT ..) AS s",
+        };
         let error = no(&format!("{verb} after WITH or inside a query"), place);
-        go(Err(error.with_hint(
-            "the WITH clause belongs to the source: INSERT INTO t WITH .. SELECT ..",
-        )))
+        go(Err(error.with_hint(hint)))
     }
 }
 
@@ -351,7 +403,7 @@ fn select(select: &Select) -> Result<()> {
     from.iter().try_for_each(joins)
 }
 
-fn joins(tables: &TableWithJoins) -> Result<()> {
+pub(super) fn joins(tables: &TableWithJoins) -> Result<()> {
     tables.joins.iter().try_for_each(join)
 }
 

@@ -87,8 +87,8 @@ pub(super) fn prepare(reader: &mut Reader<'_>) -> Result<Statement> {
         vec![]
     };
     reader.expect(&["AS"])?;
-    let error =
-        Error::invalid("PREPARE takes a query or an INSERT").with_position(reader.position());
+    let error = Error::invalid("PREPARE takes a query, INSERT, UPDATE, DELETE, MERGE or TRUNCATE")
+        .with_position(reader.position());
     // Looked at before it is read: PREPARE p AS PREPARE .. would nest as deep as the text is long.
     if ["EXPLAIN", "PREPARE"]
         .iter()
@@ -97,7 +97,7 @@ pub(super) fn prepare(reader: &mut Reader<'_>) -> Result<Statement> {
         return Err(error);
     }
     let statement = statement(reader)?;
-    if !matches!(statement, Statement::Query(_) | Statement::Insert(_)) {
+    if !matches!(statement, Statement::Query(_)) && statement.changed_table().is_none() {
         return Err(error);
     }
     Ok(Statement::Prepare(Prepare {

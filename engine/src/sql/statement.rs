@@ -6,6 +6,12 @@ use datafusion::common::format::ExplainFormat;
 use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query};
 use datafusion::sql::sqlparser::keywords;
 
+use super::versions::At;
+
+mod dml;
+
+pub(crate) use dml::*;
+
 /// One statement. Anything that is not here is refused by name when it is read.
 #[derive(Debug, Clone)]
 #[expect(
@@ -16,6 +22,13 @@ pub(crate) enum Statement {
     Query(Box<Query>),
     Explain(Explain),
     Insert(Insert),
+    Update(Update),
+    Delete(Delete),
+    Merge(Merge),
+    /// All rows of a table, deleted.
+    Truncate {
+        table: ObjectName,
+    },
     CreateTable(CreateTable),
     CreateExternalTable(CreateExternalTable),
     CreateSchema {
@@ -30,6 +43,13 @@ pub(crate) enum Statement {
     },
     CopyTo(CopyTo),
     CopyInto(CopyInto),
+    Optimize(Optimize),
+    Vacuum(Vacuum),
+    Restore(Restore),
+    /// Gathers the statistics of a table's columns.
+    Analyze {
+        table: ObjectName,
+    },
     Show(Show),
     /// Columns of a table.
     Describe(ObjectName),
@@ -60,6 +80,22 @@ pub(crate) enum Statement {
     Transaction(Transaction),
 }
 
+impl Statement {
+    /// The table whose rows the statement changes, if it is one that says how (COPY INTO is not).
+    pub(crate) fn changed_table(&self) -> Option<&ObjectName> {
+        match self {
+            Self::Insert(insert) => Some(&insert.table),
+            Self::Update(update) => Some(&update.table),
+            Self::Delete(delete) => Some(&delete.table),
+            Self::Merge(merge) => Some(&merge.table),
+            Self::Truncate { table } => Some(table),
+            Self::Explain(explain) => explain.statement.changed_table(),
+            Self::Prepare(prepare) => prepare.statement.changed_table(),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Explain {
     pub(crate) analyze: bool,
@@ -67,34 +103,6 @@ pub(crate) struct Explain {
     pub(crate) format: Option<ExplainFormat>,
     /// A query or a write.
     pub(crate) statement: Box<Statement>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Insert {
-    pub(crate) table: ObjectName,
-    /// The columns named, in the order of the source's; empty when none are.
-    pub(crate) columns: Vec<Ident>,
-    /// Whether source columns find their target by name (`BY NAME`).
-    pub(crate) by_name: bool,
-    pub(crate) source: InsertSource,
-    pub(crate) mode: InsertMode,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum InsertSource {
-    Query(Box<Query>),
-    /// One row of every column's default.
-    DefaultValues,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum InsertMode {
-    /// `INSERT INTO t`
-    Append,
-    /// `INSERT OVERWRITE t`: the table, or what its property says.
-    Overwrite,
-    /// `INSERT OVERWRITE PARTITIONS OF t`: only the partitions that the source has rows for.
-    OverwritePartitions,
 }
 
 #[derive(Debug, Clone)]
@@ -232,6 +240,34 @@ pub(crate) struct CopyInto {
     pub(crate) options: Vec<(String, String)>,
 }
 
+/// Fewer, larger files with the same rows.
+#[derive(Debug, Clone)]
+pub(crate) struct Optimize {
+    pub(crate) table: ObjectName,
+    /// A row predicate that says which files; no subquery, no parameter.
+    pub(crate) predicate: Option<Expr>,
+    /// Columns by whose nearness rows are arranged; no column twice.
+    pub(crate) zorder: Vec<Ident>,
+}
+
+/// Files that no version within the retention reads, deleted.
+#[derive(Debug, Clone)]
+pub(crate) struct Vacuum {
+    pub(crate) table: ObjectName,
+    /// Finite and not negative. None: what the table's property says.
+    pub(crate) retain_hours: Option<f64>,
+    /// The files are listed and stay.
+    pub(crate) dry_run: bool,
+}
+
+/// A table's rows as they were, as a new version.
+#[derive(Debug, Clone)]
+pub(crate) struct Restore {
+    pub(crate) table: ObjectName,
+    /// No parameter in its instant.
+    pub(crate) to: At,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Show {
     Tables {
@@ -260,7 +296,7 @@ pub(crate) enum Show {
 pub(crate) struct Prepare {
     pub(crate) name: Ident,
     pub(crate) types: Vec<DataType>,
-    /// A query or an INSERT, checked like any other.
+    /// A query or a statement that changes rows, checked like any other.
     pub(crate) statement: Box<Statement>,
 }
 
@@ -277,6 +313,12 @@ pub(crate) fn fold(name: &Ident) -> String {
         Some(_) => name.value.clone(),
         None => name.value.to_ascii_lowercase(),
     }
+}
+
+/// The parts of a name as the catalog knows them.
+pub(crate) fn folded(name: &ObjectName) -> Vec<String> {
+    let parts = name.0.iter().filter_map(|part| part.as_ident());
+    parts.map(fold).collect()
 }
 
 /// An identifier as SQL text: bare where that means the same.

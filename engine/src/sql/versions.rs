@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::refuse::constant;
-use super::statement::{Statement, fold};
+use super::statement::{Statement, fold, folded};
 use super::syntax::{self, at as placed};
 use super::walk::{walk, walk_mut};
 use crate::error::{Error, Position, Result};
@@ -44,6 +44,7 @@ pub(crate) enum At {
 pub(crate) fn take_versions(statement: &mut Statement) -> Result<Vec<VersionedTable>> {
     let mut names = Names::default();
     let _ = walk(statement, &mut names);
+    names.take(statement.changed_table());
     if !names.versions {
         return Ok(vec![]);
     }
@@ -57,11 +58,19 @@ pub(crate) fn take_versions(statement: &mut Statement) -> Result<Vec<VersionedTa
     }
 }
 
-/// Names that a new one must differ from: a common table expression wins over any table.
+/// Names that a new one must differ from: a common table expression wins over any table, and a table of
+/// the schema in which names are searched may be written with that schema before it.
 #[derive(Default)]
 struct Names {
     taken: Vec<String>,
     versions: bool,
+}
+
+impl Names {
+    fn take<'a>(&mut self, names: impl IntoIterator<Item = &'a ObjectName>) {
+        let parts = names.into_iter().flat_map(|name| folded(name).pop());
+        self.taken.extend(parts);
+    }
 }
 
 impl Visitor for Names {
@@ -76,11 +85,7 @@ impl Visitor for Names {
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
         if let TableFactor::Table { name, version, .. } = factor {
             self.versions |= version.is_some();
-            if let [only] = name.0.as_slice()
-                && let Some(ident) = only.as_ident()
-            {
-                self.taken.push(fold(ident));
-            }
+            self.take([name]);
         }
         ControlFlow::Continue(())
     }
@@ -161,14 +166,6 @@ fn describe(at: &At) -> String {
     }
 }
 
-fn folded(name: &ObjectName) -> Vec<String> {
-    name.0
-        .iter()
-        .filter_map(|part| part.as_ident())
-        .map(fold)
-        .collect()
-}
-
 fn last(name: &ObjectName) -> Option<Ident> {
     name.0.last().and_then(|part| part.as_ident()).cloned()
 }
@@ -227,7 +224,7 @@ fn read(version: &TableVersion) -> Result<At> {
     }
 }
 
-fn number(number: &Expr) -> Result<At> {
+pub(super) fn number(number: &Expr) -> Result<At> {
     let parsed = match number {
         Expr::Value(value) => match &value.value {
             Value::Number(digits, _) => digits.parse().ok(),
@@ -242,7 +239,7 @@ fn number(number: &Expr) -> Result<At> {
     })
 }
 
-fn instant(instant: &Expr) -> Result<At> {
+pub(super) fn instant(instant: &Expr) -> Result<At> {
     constant(instant, "the instant of a version")?;
     if matches!(instant, Expr::Value(value) if value.value == Value::Null) {
         let error = Error::invalid("the instant of a version cannot be NULL");

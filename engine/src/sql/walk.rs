@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Visit, VisitMut, Visitor, VisitorMut};
 
-use super::statement::{AlterAction, CopySource, InsertSource, Statement};
+use super::statement::{AlterAction, CopySource, InsertSource, MergeAction, Statement};
+use super::versions::At;
 
 // One list for both kinds of walk. It names every statement, so that a new one must be placed here.
 macro_rules! walk {
@@ -19,10 +20,43 @@ macro_rules! walk {
                 }
                 Statement::Explain(explain) => $walk(&$($mutable)? explain.statement, visitor),
                 Statement::Prepare(prepare) => $walk(&$($mutable)? prepare.statement, visitor),
-                Statement::Insert(insert) => match &$($mutable)? insert.source {
-                    InsertSource::Query(query) => $visit::visit(query, visitor),
-                    InsertSource::DefaultValues => ControlFlow::Continue(()),
-                },
+                Statement::Insert(insert) => {
+                    $visit::visit(&$($mutable)? insert.replace, visitor)?;
+                    match &$($mutable)? insert.source {
+                        InsertSource::Query(query) => $visit::visit(query, visitor),
+                        InsertSource::DefaultValues => ControlFlow::Continue(()),
+                    }
+                }
+                Statement::Update(update) => {
+                    for assignment in &$($mutable)? update.assignments {
+                        $visit::visit(&$($mutable)? assignment.value, visitor)?;
+                    }
+                    $visit::visit(&$($mutable)? update.from, visitor)?;
+                    $visit::visit(&$($mutable)? update.predicate, visitor)
+                }
+                Statement::Delete(delete) => {
+                    $visit::visit(&$($mutable)? delete.using, visitor)?;
+                    $visit::visit(&$($mutable)? delete.predicate, visitor)
+                }
+                Statement::Merge(merge) => {
+                    $visit::visit(&$($mutable)? merge.source, visitor)?;
+                    $visit::visit(&$($mutable)? merge.on, visitor)?;
+                    for clause in &$($mutable)? merge.clauses {
+                        $visit::visit(&$($mutable)? clause.condition, visitor)?;
+                        match &$($mutable)? clause.action {
+                            MergeAction::Update(assignments) => {
+                                for assignment in assignments {
+                                    $visit::visit(&$($mutable)? assignment.value, visitor)?;
+                                }
+                            }
+                            MergeAction::Insert { values, .. } => $visit::visit(values, visitor)?,
+                            MergeAction::UpdateAll
+                            | MergeAction::Delete
+                            | MergeAction::InsertAll => {}
+                        }
+                    }
+                    ControlFlow::Continue(())
+                }
                 Statement::CreateTable(table) => {
                     for column in &$($mutable)? table.columns {
                         $visit::visit(&$($mutable)? column.default, visitor)?;
@@ -47,11 +81,21 @@ macro_rules! walk {
                     CopySource::Query(query) => $visit::visit(query, visitor),
                     CopySource::Table(_) => ControlFlow::Continue(()),
                 },
+                Statement::Optimize(optimize) => {
+                    $visit::visit(&$($mutable)? optimize.predicate, visitor)
+                }
+                Statement::Restore(restore) => match &$($mutable)? restore.to {
+                    At::Timestamp(instant) => $visit::visit(instant, visitor),
+                    At::Version(_) => ControlFlow::Continue(()),
+                },
                 Statement::Execute { arguments, .. } => $visit::visit(arguments, visitor),
-                Statement::CreateExternalTable(_)
+                Statement::Truncate { .. }
+                | Statement::CreateExternalTable(_)
                 | Statement::CreateSchema { .. }
                 | Statement::Drop(_)
                 | Statement::CopyInto(_)
+                | Statement::Vacuum(_)
+                | Statement::Analyze { .. }
                 | Statement::Show(_)
                 | Statement::Describe(_)
                 | Statement::DescribeHistory(_)
