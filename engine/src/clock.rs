@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -59,6 +60,13 @@ impl Ambient {
     /// The clock itself, for rooms that ask often.
     pub(crate) fn millis(&self) -> Arc<Millis> {
         Arc::clone(&self.millis)
+    }
+
+    /// Full jitter: waits a random time below a bound that doubles with each attempt, up to `longest`.
+    pub(crate) async fn pause(&self, attempt: u32, longest: Duration) {
+        let bound = Duration::from_millis(1 << attempt.min(16)).min(longest);
+        let micros = self.below(u64::try_from(bound.as_micros()).unwrap_or(u64::MAX));
+        tokio::time::sleep(Duration::from_micros(micros)).await;
     }
 
     /// A number in `0..bound`, spread by the random identifiers (jitter, not security).

@@ -376,13 +376,9 @@ pub(crate) fn info(
     Ok(info)
 }
 
-/// Rows a write added or, where it only removes, removed.
+/// Rows a write inserted, updated or deleted.
 pub(crate) fn affected(report: &WriteReport) -> i64 {
-    let rows = match report.operation.as_str() {
-        "DELETE" | "TRUNCATE" => report.rows_removed,
-        _ => report.rows_written,
-    };
-    i64::try_from(rows).unwrap_or(i64::MAX)
+    i64::try_from(report.rows_affected()).unwrap_or(i64::MAX)
 }
 
 fn count_schema() -> SchemaRef {

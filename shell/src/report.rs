@@ -23,15 +23,7 @@ fn verb(report: &WriteReport) -> &str {
 }
 
 fn facts(report: &WriteReport) -> String {
-    let mut facts = vec![if report.rows_written == report.rows_received {
-        count(report.rows_written, "row")
-    } else {
-        let received = count(report.rows_received, "row");
-        format!("{} of {received}", thousands(report.rows_written))
-    }];
-    if report.rows_removed > 0 {
-        facts.push(format!("{} removed", count(report.rows_removed, "row")));
-    }
+    let mut facts = rows(report);
     match report.version {
         Some(version) => facts.push(format!("version {version}")),
         None => facts.push("no new version".into()),
@@ -44,6 +36,31 @@ fn facts(report: &WriteReport) -> String {
         report.duration_ms,
     )));
     facts.join(", ")
+}
+
+/// What became of rows: of a statement that changes them each kind of change, else how many came and went.
+fn rows(report: &WriteReport) -> Vec<String> {
+    let changes = [
+        (report.rows_inserted, "inserted"),
+        (report.rows_updated, "updated"),
+        (report.rows_deleted, "deleted"),
+    ];
+    if changes.iter().any(|(rows, _)| *rows > 0) {
+        let changes = changes.iter().filter(|(rows, _)| *rows > 0);
+        return changes
+            .map(|(rows, what)| format!("{} {what}", count(*rows, "row")))
+            .collect();
+    }
+    let mut facts = vec![if report.rows_written == report.rows_received {
+        count(report.rows_written, "row")
+    } else {
+        let received = count(report.rows_received, "row");
+        format!("{} of {received}", thousands(report.rows_written))
+    }];
+    if report.rows_removed > 0 {
+        facts.push(format!("{} removed", count(report.rows_removed, "row")));
+    }
+    facts
 }
 
 fn hook_line(hook: &HookReport) -> String {

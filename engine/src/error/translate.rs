@@ -83,6 +83,12 @@ fn plain(kind: ErrorKind, message: String) -> Error {
     {
         return plain(kind, first.to_owned()).with_hint(format!("did you mean {near}?"));
     }
+    if let Some(what) = text.strip_prefix("Physical plan does not support logical expression ")
+        && (what.starts_with("InSubquery") || what.starts_with("Exists"))
+    {
+        return Error::unsupported("IN (subquery) and EXISTS cannot stand here, inside another expression")
+            .with_hint("use them in WHERE, or compare with a scalar subquery: (SELECT count(*) FROM .. WHERE ..) > 0");
+    }
     let text = text
         .split("\n\nbacktrace:")
         .next()

@@ -13,6 +13,7 @@ use datafusion::logical_expr::{DmlStatement, Expr, LogicalPlan, LogicalPlanBuild
 use datafusion::sql::sqlparser::ast::{self, Ident, SetExpr};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::change;
 use super::scope::{Opened, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{self, Insert, InsertMode, InsertSource};
@@ -38,11 +39,6 @@ pub(super) async fn plan_over(
     insert: Insert,
     rewrite: impl FnOnce(ast::Query) -> Result<ast::Query>,
 ) -> Result<LogicalPlan> {
-    if insert.replace.is_some() {
-        return Err(Error::unsupported(
-            "INSERT .. REPLACE WHERE is not supported",
-        ));
-    }
     let opened = scope.open(&insert.table).await?;
     let columns: Vec<String> = insert.columns.iter().map(sql::fold).collect();
     let source = match insert.source {
@@ -60,6 +56,14 @@ pub(super) async fn plan_over(
         (true, _) | (_, true) => Assignment::Names,
         (false, false) => Assignment::Positions(columns),
     };
+    if let Some(condition) = insert.replace {
+        let table = opened
+            .handle
+            .provider(&opened.name, Arc::clone(&opened.snapshot));
+        let name = TableReference::partial(opened.schema.as_str(), opened.table.as_str());
+        let source = arrange(scope, &name, &table, source, &assignment)?;
+        return change::replace(scope, &insert.table, source, condition).await;
+    }
     let op = op(insert.mode, &opened)?;
     into(scope, &opened, source, &assignment, op)
 }
@@ -88,7 +92,10 @@ pub(super) fn into(
     assignment: &Assignment,
     op: InsertOp,
 ) -> Result<LogicalPlan> {
-    let table = scope.writable(opened, "WRITE")?;
+    let mut table = scope.writable(opened, "WRITE")?;
+    if change::reads(&source, &opened.handle.root)? {
+        table = table.reading_itself();
+    }
     let name = TableReference::partial(opened.schema.as_str(), opened.table.as_str());
     write(scope, name, table, source, assignment, op)
 }

@@ -1,6 +1,7 @@
 //! A session: SQL text in, [`Answer`] out. The one door for the shell, the server and embedders.
 
 mod alter;
+mod change;
 mod columns;
 mod cooperate;
 mod copy;
@@ -32,6 +33,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 
 use crate::answer::Answer;
@@ -46,10 +48,11 @@ use crate::write::sink::WriteExec;
 pub use ingest::IngestMode;
 pub use prepared::Prepared;
 
+use change::ChangeRows;
 use scope::{Scope, Terms};
 
-/// How often a statement is planned anew because a table was altered under it.
-const RERUNS: usize = 5;
+/// How often a statement is run anew because another writer changed what it depends on.
+const RERUNS: u32 = 20;
 
 /// What a session may do.
 #[derive(Debug, Clone)]
@@ -120,9 +123,11 @@ impl Session {
             .with_config(session_config(&engine.settings))
             .with_runtime_env(Arc::clone(&engine.runtime))
             .with_default_features()
+            .with_query_planner(Arc::new(change::ChangePlanner))
             .with_physical_optimizer_rule(Arc::new(cooperate::CooperativeJoins))
             .build();
-        for function in selvedge_udfs::scalar_functions() {
+        let functions = selvedge_udfs::scalar_functions().into_iter();
+        for function in functions.chain([change::lossless_function()]) {
             let name = function.name().to_owned();
             if let Err(error) = state.register_udf(Arc::new(function)) {
                 tracing::warn!(%error, name, "a function was not registered");
@@ -263,16 +268,30 @@ impl Session {
 
     /// Runs a statement, again when a table was altered between its planning and its commit.
     async fn run(&self, statement: Statement) -> Result<Answer> {
-        let mut reruns = 0;
-        loop {
-            match Box::pin(self.run_once(statement.clone())).await {
-                Err(error) if error.kind() == ErrorKind::Conflict && reruns < RERUNS => reruns += 1,
-                other => return other,
-            }
-        }
+        self.rerun(|| self.run_once(statement.clone())).await
     }
 
-    async fn run_once(&self, statement: Statement) -> Result<Answer> {
+    /// Runs `work` until no other writer changed what it depends on while it ran, within reason.
+    async fn rerun<'a, T>(&self, mut work: impl FnMut() -> BoxFuture<'a, Result<T>>) -> Result<T> {
+        let engine = &self.inner.engine;
+        for run in 0..RERUNS {
+            match work().await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    tracing::debug!(%error, run, "a statement is run again");
+                    engine.ambient.pause(run, engine.settings.max_backoff).await;
+                }
+                done => return done,
+            }
+        }
+        work().await
+    }
+
+    /// Boxed, because EXECUTE runs a statement within one.
+    fn run_once(&self, statement: Statement) -> BoxFuture<'_, Result<Answer>> {
+        Box::pin(self.run_now(statement))
+    }
+
+    async fn run_now(&self, statement: Statement) -> Result<Answer> {
         match statement {
             Statement::Set { name, value } => {
                 return variables::set(&self.inner.state, &name, &value);
@@ -396,10 +415,10 @@ async fn plan(scope: &Arc<Scope>, statement: Statement) -> Result<LogicalPlan> {
     match statement {
         Statement::Query(query) => scope.plan_query(*query).await,
         Statement::Insert(insert) => insert::plan(scope, insert).await,
-        Statement::Update(_) => Err(Error::unsupported("UPDATE is not supported")),
-        Statement::Delete(_) => Err(Error::unsupported("DELETE is not supported")),
-        Statement::Merge(_) => Err(Error::unsupported("MERGE is not supported")),
-        Statement::Truncate { .. } => Err(Error::unsupported("TRUNCATE is not supported")),
+        Statement::Update(update) => change::update(scope, update).await,
+        Statement::Delete(delete) => change::delete(scope, delete).await,
+        Statement::Merge(merge) => change::merge(scope, merge).await,
+        Statement::Truncate { table } => change::truncate(scope, &table).await,
         Statement::CopyInto(copy) => copy::into(scope, copy).await,
         Statement::CopyTo(copy) => copy::to(scope, copy).await,
         Statement::CreateTable(create) => create::plan(scope, create).await,
@@ -429,7 +448,7 @@ async fn plan(scope: &Arc<Scope>, statement: Statement) -> Result<LogicalPlan> {
 
 /// Runs a plan: rows as a stream, a write to its end.
 async fn run_plan(scope: &Arc<Scope>, plan: LogicalPlan) -> Result<Answer> {
-    let writes = matches!(plan, LogicalPlan::Dml(_));
+    let writes = matches!(plan, LogicalPlan::Dml(_)) || ChangeRows::of(&plan).is_some();
     let (physical, stream) = start(scope, &plan).await?;
     if writes {
         return finish_write(&physical, stream).await.map(Answer::Written);

@@ -16,6 +16,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SetExpr, VisitMut, VisitorMut};
 use parking_lot::Mutex;
 
+use super::change::ChangeRows;
 use super::scope::Scope;
 use super::{Session, StatementKind, insert, kind, plan, run_plan, run_write};
 use crate::answer::Answer;
@@ -149,23 +150,17 @@ impl Prepared {
 
     /// Runs a write once for all rows of `parameters`, in one commit.
     pub async fn execute_many(&self, parameters: &[RecordBatch]) -> Result<WriteReport> {
-        let Statement::Insert(insert) = &self.statement else {
+        if self.kind() != StatementKind::Write {
             return Err(Error::invalid(
-                "only an INSERT runs over many rows of parameters",
+                "only a write runs over many rows of parameters",
             ));
-        };
+        }
         for batch in parameters {
             self.check_count(batch.num_columns())?;
         }
-        let mut reruns = 0;
-        loop {
-            match Box::pin(self.write(insert, parameters)).await {
-                Err(error) if error.kind() == ErrorKind::Conflict && reruns < super::RERUNS => {
-                    reruns += 1
-                }
-                other => return other,
-            }
-        }
+        self.session
+            .rerun(|| Box::pin(self.write(parameters)))
+            .await
     }
 
     fn check_count(&self, given: usize) -> Result<()> {
@@ -178,35 +173,42 @@ impl Prepared {
         )))
     }
 
-    async fn write(&self, insert: &Insert, parameters: &[RecordBatch]) -> Result<WriteReport> {
+    async fn write(&self, parameters: &[RecordBatch]) -> Result<WriteReport> {
         let scope = self.session.begin().await?;
-        if has_values(insert) {
+        if let Statement::Insert(insert) = &self.statement
+            && has_values(insert)
+        {
             scope.bind(PARAMETERS, table_of(parameters)?);
             let planned = insert::plan_over(&scope, insert.clone(), over_parameters).await?;
             return run_write(&scope, &planned).await;
         }
         // Each row of parameters is one run of the source; all of them together are one write.
-        let LogicalPlan::Dml(write) = insert::plan(&scope, insert.clone()).await? else {
-            return Err(Error::internal("an INSERT is not a write"));
+        let planned = plan(&scope, self.statement.clone()).await?;
+        let input = match (&planned, ChangeRows::of(&planned)) {
+            (LogicalPlan::Dml(write), _) => write.input.as_ref(),
+            (_, Some(change)) => change.input.as_ref(),
+            _ => return Err(Error::internal("a write is not planned as one")),
         };
         let mut all: Option<LogicalPlan> = None;
         for batch in parameters {
             for index in 0..batch.num_rows() {
-                let one = write
-                    .input
-                    .as_ref()
-                    .clone()
-                    .with_param_values(row(batch, index)?)?;
+                let one = input.clone().with_param_values(row(batch, index)?)?;
                 all = Some(match all {
                     None => one,
                     Some(before) => LogicalPlanBuilder::from(before).union(one)?.build()?,
                 });
             }
         }
-        let mut write = write;
-        write.input =
-            Arc::new(all.ok_or_else(|| Error::invalid("no rows of parameters are given"))?);
-        run_write(&scope, &LogicalPlan::Dml(write)).await
+        let all = all.ok_or_else(|| Error::invalid("no rows of parameters are given"))?;
+        let planned = match (planned.clone(), ChangeRows::of(&planned)) {
+            (LogicalPlan::Dml(mut write), _) => {
+                write.input = Arc::new(all);
+                LogicalPlan::Dml(write)
+            }
+            (_, Some(change)) => change.over(all),
+            (other, None) => other,
+        };
+        run_write(&scope, &planned).await
     }
 }
 

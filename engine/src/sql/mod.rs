@@ -48,5 +48,5 @@ pub(crate) use parameters::parameter_count;
 pub(crate) use parser::{parse, parse_expr};
 pub(crate) use statement::*;
 pub(crate) use suggest::nearest;
-pub(crate) use syntax::syntax_error;
+pub(crate) use syntax::{position, syntax_error};
 pub(crate) use versions::{At, take_versions};

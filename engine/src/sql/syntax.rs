@@ -44,7 +44,7 @@ pub(super) fn at(error: Error, location: Location) -> Error {
     }
 }
 
-pub(super) fn position(location: Location) -> Option<Position> {
+pub(crate) fn position(location: Location) -> Option<Position> {
     (location.line > 0).then_some(Position {
         line: location.line,
         column: location.column,

@@ -70,6 +70,18 @@ impl VersionedTable {
         }
     }
 
+    /// The same table, open for rows that are made from its own.
+    pub(crate) fn reading_itself(mut self) -> Self {
+        if let Some(target) = &self.target {
+            let target = WriteTarget {
+                reads_itself: true,
+                ..target.as_ref().clone()
+            };
+            self.target = Some(Arc::new(target));
+        }
+        self
+    }
+
     /// The same table with the place of each row as two columns more, for statements that change rows.
     pub(crate) fn located(mut self, located: Arc<Located>) -> Self {
         self.columns = located::with_places(&self.snapshot.schema);
@@ -79,16 +91,6 @@ impl VersionedTable {
 
     pub(crate) fn name(&self) -> &TableReference {
         &self.name
-    }
-
-    /// The version that is read.
-    pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
-    }
-
-    /// The terms of writes through this table, if it takes any.
-    pub(crate) fn target(&self) -> Option<&Arc<WriteTarget>> {
-        self.target.as_ref()
     }
 
     /// Whether this is the table at `root`, and not only to say where rows are.

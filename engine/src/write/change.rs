@@ -48,7 +48,7 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Change {
     /// `DELETE`, `UPDATE`, `MERGE`, ..
-    pub verb: &'static str,
+    pub statement: &'static str,
     pub located: Arc<Located>,
     /// Whether one old row may be named several times, as when each means its deletion.
     pub repeats: bool,
@@ -92,8 +92,8 @@ impl Changes {
                 keys => format!(", first the row with {keys}"),
             };
             return Err(Error::rejected(format!(
-                "{} of table {table}: {} rows are changed by several rows of the source{which}",
-                change.verb, noted.repeats
+                "{} of table {table}: several rows of the source change one row of the table, {} times in all{which}",
+                change.statement, noted.repeats
             ))
             .with_hint("make the source name each row once, with DISTINCT, GROUP BY or a narrower condition"));
         }
@@ -126,8 +126,32 @@ impl Changes {
         })
     }
 
+    /// Notes rows that only go, run by run: many of them lie side by side.
+    fn note_deletes(&self, batch: &Places) -> Result<()> {
+        let (files, rows) = (batch.file.values(), batch.row.values());
+        let mut noted = self.0.lock();
+        let mut at = 0;
+        while at < rows.len() {
+            let mut end = at + 1;
+            while end < rows.len() && files[end] == files[at] && rows[end] == rows[end - 1] + 1 {
+                end += 1;
+            }
+            let first = u64::try_from(rows[at])
+                .map_err(|_| Error::internal("a row lies before its file begins"))?;
+            let run = first..first + (end - at) as u64;
+            let fresh = noted.rows.entry(files[at]).or_default().insert_range(run);
+            noted.deleted += fresh;
+            at = end;
+        }
+        Ok(())
+    }
+
     /// Notes the old rows of a batch and returns which rows go on.
     fn note(&self, change: &Change, batch: &Places) -> Result<BooleanArray> {
+        if change.repeats && batch.only_deletes() {
+            self.note_deletes(batch)?;
+            return Ok(BooleanArray::from(vec![false; batch.change.len()]));
+        }
         let mut noted = self.0.lock();
         let mut on = Vec::with_capacity(batch.change.len());
         for (index, code) in batch.change.values().iter().enumerate() {
@@ -209,6 +233,13 @@ impl Places {
         })
     }
 
+    fn only_deletes(&self) -> bool {
+        let delete = Kind::Delete as i8;
+        self.file.null_count() == 0
+            && self.row.null_count() == 0
+            && self.change.values().iter().all(|code| *code == delete)
+    }
+
     /// The values by which a person knows the row.
     fn keys(&self, index: usize) -> Result<String> {
         let shown = self.keys.iter().map(|(name, values)| {
@@ -268,7 +299,7 @@ impl ChangeExec {
 
 impl DisplayAs for ChangeExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ChangeExec: {}", self.change.verb)
+        write!(f, "ChangeExec: {}", self.change.statement)
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::{PutMode, PutOptions};
@@ -147,7 +146,10 @@ impl Attempt {
                             format!("a table already exists at {}", self.table.root.path),
                         ));
                     }
-                    self.pause(attempt).await;
+                    self.table
+                        .ambient
+                        .pause(attempt, self.settings.max_backoff)
+                        .await;
                     head = self.table.latest().await?;
                 }
             }
@@ -182,6 +184,12 @@ impl Attempt {
         report.files_marked = removal.back.len() as u64;
         report.bytes_written = intent.adds.iter().map(|add| add.size.max(0) as u64).sum();
         report.rows_removed = if intent.rearranges { 0 } else { removal.rows };
+        // A statement that empties the table looked at no row, so nobody has counted them before.
+        if matches!(intent.removes, Removes::All)
+            && matches!(intent.operation, "DELETE" | "TRUNCATE")
+        {
+            report.rows_deleted = removal.rows;
+        }
 
         let mut actions = Vec::with_capacity(2 + intent.adds.len() + 2 * removal.out.len());
         let upgrade = removal.upgrade.as_ref();
@@ -273,7 +281,10 @@ impl Attempt {
                 Err(error) if error.kind() == ErrorKind::Corrupt => return Err(error),
                 Err(error) => tracing::debug!(%error, %path, "the commit could not be read back"),
             }
-            self.pause(attempt + 3).await;
+            self.table
+                .ambient
+                .pause(attempt + 3, self.settings.max_backoff)
+                .await;
         }
         let error = failure.map_or_else(
             || Error::internal(format!("cannot commit {path}")),
@@ -318,12 +329,5 @@ impl Attempt {
             });
         }
         Ok(())
-    }
-
-    /// Full jitter: a random pause below an exponentially growing bound.
-    async fn pause(&self, attempt: u32) {
-        let bound = Duration::from_millis(1 << attempt.min(16)).min(self.settings.max_backoff);
-        let micros = self.table.ambient.below(bound.as_micros() as u64);
-        tokio::time::sleep(Duration::from_micros(micros)).await;
     }
 }

@@ -81,7 +81,7 @@ impl DisplayAs for WriteExec {
             "WriteExec: table={}, mode={}",
             self.target.name,
             match &self.target.change {
-                Some(change) => change.verb.to_lowercase(),
+                Some(change) => change.statement.to_lowercase(),
                 None => mode_name(self.op).to_owned(),
             }
         )

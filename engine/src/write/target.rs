@@ -14,6 +14,7 @@ use crate::table::handle::Table;
 use crate::table::snapshot::Snapshot;
 
 /// The terms of one write to one table, fixed when the statement is planned.
+#[derive(Clone)]
 pub(crate) struct WriteTarget {
     /// Table as `schema.name`.
     pub name: String,

@@ -127,7 +127,7 @@ impl Connection for OpenSession {
                 })?;
                 Output::Rows(schema, batches)
             }
-            Answer::Written(report) => Output::Written(report.rows_written),
+            Answer::Written(report) => Output::Written(report.rows_affected()),
             Answer::Done(_) => Output::Done,
         })
     }

@@ -101,7 +101,7 @@ fn stage(partitions: &[Vec<RecordBatch>], hooks: &[Arc<dyn WriteHookSupplier>]) 
         checks: vec![check],
     };
     let input = MemorySourceConfig::try_new_exec(partitions, schema(), None).unwrap();
-    let validated = Received(input).validate(Arc::new(rules)).unwrap();
+    let validated = Received::rows(input).validate(Arc::new(rules)).unwrap();
     validated.hooks(hooks, &context()).unwrap()
 }
 

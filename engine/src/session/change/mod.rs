@@ -1,0 +1,216 @@
+//! UPDATE, DELETE, MERGE, TRUNCATE and INSERT .. REPLACE WHERE.
+//!
+//! Each is planned as a query over the table in which every row also says where it lies:
+//!
+//! ```text
+//! statement -> SELECT new columns.., file, row, change FROM located table, other tables -> ChangeRows -> write
+//! ```
+//!
+//! So subqueries, joins, version clauses and parameters mean what they mean in any query, and the whole
+//! statement decides which rows go. The write path then turns places into deletion vectors.
+
+mod assign;
+mod delete;
+mod merge;
+mod node;
+mod replace;
+mod scoped;
+mod syntax;
+mod update;
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::{ViewTable, source_as_provider};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, TableWithJoins};
+
+use super::scope::{Opened, Scope};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sql;
+use crate::table::located::{self, Located};
+use crate::table::snapshot::TableRoot;
+use crate::table::versioned::VersionedTable;
+use crate::table::{protocol, schema};
+use crate::write::change::{CHANGE, Change, Kind};
+use crate::write::target::{NewTable, WriteTarget};
+
+pub(super) use assign::function as lossless_function;
+pub(super) use delete::{delete, truncate};
+pub(super) use merge::merge;
+pub(super) use node::{ChangePlanner, ChangeRows};
+pub(super) use replace::replace;
+pub(super) use update::update;
+
+/// The table a statement changes, as its query sees it.
+struct Target<'a> {
+    scope: &'a Arc<Scope>,
+    opened: Opened,
+    /// The name by which expressions know it.
+    alias: Ident,
+    /// The name that stands for its located scan in the query.
+    internal: String,
+    located: Arc<Located>,
+}
+
+impl<'a> Target<'a> {
+    async fn open(
+        scope: &'a Arc<Scope>,
+        name: &ObjectName,
+        alias: Option<Ident>,
+    ) -> Result<Target<'a>> {
+        let opened = scope.open(name).await?;
+        let located = Arc::new(Located::default());
+        let table = opened
+            .handle
+            .provider(&opened.name, Arc::clone(&opened.snapshot))
+            .located(Arc::clone(&located));
+        let internal = format!("{}@rows", opened.name);
+        scope.bind(&internal, Arc::new(table));
+        Ok(Self {
+            alias: alias.unwrap_or_else(|| Ident::with_quote('"', &opened.table)),
+            scope,
+            opened,
+            internal,
+            located,
+        })
+    }
+
+    /// The table in a FROM clause.
+    fn relation(&self) -> TableWithJoins {
+        TableWithJoins {
+            relation: syntax::table(&self.internal, self.alias.clone()),
+            joins: vec![],
+        }
+    }
+
+    fn column(&self, name: &str) -> Expr {
+        syntax::column(&self.alias, name)
+    }
+
+    /// The columns that say where a row lies.
+    fn places(&self) -> [SelectItem; 2] {
+        [located::FILE, located::ROW].map(|name| syntax::named(self.column(name), name))
+    }
+
+    /// The column an assignment means.
+    fn find(&self, column: &Ident) -> Result<usize> {
+        let name = sql::fold(column);
+        let fields = self.opened.snapshot.schema.fields();
+        if let Some(at) = fields.iter().position(|field| *field.name() == name) {
+            return Ok(at);
+        }
+        let missing = Error::new(
+            ErrorKind::NotFound,
+            format!("table {} has no column {name}", self.opened.name),
+        );
+        let missing = match sql::nearest(&name, fields.iter().map(|f| f.name().as_str())) {
+            Some(near) => missing.with_hint(format!("did you mean {near}?")),
+            None => missing,
+        };
+        Err(match sql::position(column.span.start) {
+            Some(position) => missing.with_position(position),
+            None => missing,
+        })
+    }
+
+    /// The value of an assignment: what it says, or the column's default.
+    fn value(&self, column: usize, value: Option<Expr>) -> Result<Expr> {
+        match value {
+            Some(value) => {
+                scoped::one_row(&value, &self.scope.state())?;
+                Ok(value)
+            }
+            None => match schema::column_default(self.opened.snapshot.schema.field(column)) {
+                Some(text) => sql::parse_expr(text),
+                None => Ok(syntax::null()),
+            },
+        }
+    }
+
+    /// The write of what `input` says is to become of which row.
+    fn write(&self, input: LogicalPlan, terms: Terms) -> Result<LogicalPlan> {
+        let opened = &self.opened;
+        protocol::check_writable(&opened.name, &opened.snapshot)?;
+        self.scope.engine.sweep_once(&opened.handle);
+        let reads_itself = reads(&input, &opened.handle.root)?;
+        let target = WriteTarget {
+            change: Some(Arc::new(Change {
+                statement: terms.statement,
+                located: Arc::clone(&self.located),
+                repeats: terms.repeats,
+                reads_itself,
+                absence: terms.absence,
+            })),
+            condition: terms.condition,
+            vectors: self.vectors(),
+            ..self.scope.target(
+                &opened.name,
+                Arc::clone(&opened.handle),
+                Some(Arc::clone(&opened.snapshot)),
+                terms.operation,
+            )
+        };
+        let table = opened
+            .handle
+            .provider(&opened.name, Arc::clone(&opened.snapshot))
+            .with_target(Arc::new(target));
+        Ok(ChangeRows::plan(terms.node, table, input))
+    }
+
+    /// A table of this lake gets deletion vectors with the first statement that needs them. One that lives elsewhere
+    /// has other readers, who are asked first.
+    fn vectors(&self) -> Option<NewTable> {
+        let snapshot = &self.opened.snapshot;
+        if snapshot.property("delta.enableDeletionVectors").is_some() || self.opened.external {
+            return None;
+        }
+        let protocol = protocol::with_feature(&snapshot.protocol, "deletionVectors")
+            .unwrap_or_else(|| (*snapshot.protocol).clone());
+        let mut metadata = (*snapshot.metadata).clone();
+        metadata
+            .configuration
+            .insert("delta.enableDeletionVectors".to_owned(), "true".to_owned());
+        Some(NewTable { protocol, metadata })
+    }
+}
+
+/// How a statement changes rows.
+struct Terms {
+    /// Name of the node in a logical plan.
+    node: &'static str,
+    /// Name of the statement in messages.
+    statement: &'static str,
+    /// Name of the operation in the log.
+    operation: &'static str,
+    repeats: bool,
+    absence: bool,
+    condition: Option<String>,
+}
+
+/// The column that says what becomes of a row.
+fn change(kind: Kind) -> SelectItem {
+    syntax::named(syntax::number(kind as u8), CHANGE)
+}
+
+/// Whether `plan` reads the newest version of the table at `root` other than by its located scan.
+pub(super) fn reads(plan: &LogicalPlan, root: &TableRoot) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = source_as_provider(&scan.source)
+        {
+            if let Some(table) = provider.downcast_ref::<VersionedTable>() {
+                found |= table.reads(root);
+            } else if let Some(view) = provider.downcast_ref::<ViewTable>() {
+                found |= reads(view.logical_plan(), root)?;
+            }
+        }
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    })?;
+    Ok(found)
+}
