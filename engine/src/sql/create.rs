@@ -6,8 +6,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::confine::row_expression;
 use super::reader::Reader;
-use super::refuse::row_expression;
 use super::statement::{
     Check, Column, CreateExternalTable, CreateTable, CreateView, FileFormat, Statement, fold,
 };

@@ -5,9 +5,9 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::reader::Reader;
-use super::refuse;
 use super::statement::{Assignment, Delete, Statement, Update};
-use super::target::{self, Target};
+use super::target::{self, Columns, Target};
+use super::{confine, refuse};
 use crate::error::Result;
 
 /// `UPDATE t [[AS] alias] SET column = value, .. [FROM tables] [WHERE predicate]`
@@ -89,7 +89,8 @@ pub(super) fn truncate(reader: &mut Reader<'_>) -> Result<Statement> {
 
 /// `column = value, ..`, no column twice.
 pub(super) fn assignments(reader: &mut Reader<'_>, target: &Target) -> Result<Vec<Assignment>> {
-    let mut assignments: Vec<Assignment> = Vec::new();
+    let mut assignments = Vec::new();
+    let mut seen = Columns::default();
     loop {
         if reader.sees_symbol(0, &Token::LParen) {
             return Err(reader
@@ -98,8 +99,7 @@ pub(super) fn assignments(reader: &mut Reader<'_>, target: &Target) -> Result<Ve
         }
         let place = reader.position();
         let column = target.column(reader)?;
-        let before = assignments.iter().map(|assignment| &assignment.column);
-        target::once(before, &column, "assigned", place)?;
+        seen.add(&column, "assigned", place)?;
         reader.expect_symbol(&Token::Eq)?;
         let value = value(reader, "a value of SET")?;
         assignments.push(Assignment { column, value });
@@ -120,7 +120,7 @@ pub(super) fn value(reader: &mut Reader<'_>, what: &str) -> Result<Option<Expr>>
 /// An expression that is evaluated for each row that a statement looks at.
 pub(super) fn row_expr(reader: &mut Reader<'_>, what: &str) -> Result<Expr> {
     let expr = reader.expr()?;
-    refuse::per_row(&expr, what)?;
+    confine::per_row(&expr, what)?;
     Ok(expr)
 }
 

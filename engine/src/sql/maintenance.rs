@@ -2,8 +2,8 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::confine::row_expression;
 use super::reader::Reader;
-use super::refuse::row_expression;
 use super::statement::{Optimize, Restore, Statement, Vacuum};
 use super::target::{distinct, refuse_clauses, whole_table};
 use super::versions;

@@ -30,14 +30,13 @@ pub(super) fn merge(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.expect(&["ON"])?;
     let on = row_expr(reader, "the ON condition of MERGE")?;
     let mut clauses: Vec<MergeClause> = Vec::new();
+    // Kinds of which a clause takes all rows that are left.
+    let mut taken: Vec<MergeWhen> = Vec::new();
     // At least one: a MERGE without any would do nothing.
     while clauses.is_empty() || reader.sees(&["WHEN"]) {
         let place = reader.position();
         let clause = clause(reader, &target)?;
-        let hidden = clauses
-            .iter()
-            .any(|before| before.when == clause.when && before.condition.is_none());
-        if hidden {
+        if taken.contains(&clause.when) {
             let name = clause.when.name();
             let error = Error::invalid(format!(
                 "this {name} is never reached: one before it takes all rows"
@@ -46,6 +45,9 @@ pub(super) fn merge(reader: &mut Reader<'_>) -> Result<Statement> {
                 "give the ones before it a condition: {name} AND .. THEN .."
             ));
             return Err(error.with_position(place));
+        }
+        if clause.condition.is_none() {
+            taken.push(clause.when);
         }
         clauses.push(clause);
     }

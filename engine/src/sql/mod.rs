@@ -11,6 +11,7 @@
 //! breaks the build.
 
 mod alter;
+mod confine;
 mod copy;
 mod create;
 mod dialect;

@@ -8,8 +8,8 @@ use super::statement::Statement;
 use super::suggest::nearest;
 use super::syntax::VERSION_PLACE;
 use super::{
-    alter, copy, create, dml, explain, insert, maintenance, merge, parameters, plain, refuse,
-    session, show,
+    alter, confine, copy, create, dml, explain, insert, maintenance, merge, parameters, plain,
+    refuse, session, show,
 };
 use crate::error::{Error, Result};
 
@@ -41,7 +41,7 @@ pub(crate) fn parse_expr(sql: &str) -> Result<Expr> {
     if !reader.done() {
         return Err(reader.expected("the end of the expression"));
     }
-    refuse::row_expression(&expr, "a CHECK")?;
+    confine::row_expression(&expr, "a CHECK")?;
     Ok(expr)
 }
 

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     JsonTableColumn, LimitClause, NamedWindowExpr, ObjectName, ObjectNamePart, OrderBy,
     OrderByKind, PipeOperator, Query, Select, SetExpr, Spanned, Statement as SqlStatement,
     TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, TableSampleKind,
-    TableWithJoins, Value, ValueWithSpan, Visit, Visitor, WindowType,
+    TableWithJoins, Visit, Visitor, WindowType,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 
@@ -31,110 +31,11 @@ pub(super) fn check(statement: &Statement) -> Result<()> {
     }
 }
 
-/// Refuses what cannot be evaluated on one row alone.
-pub(super) fn row_expression(expr: &Expr, what: &str) -> Result<()> {
-    limited(expr, what, false)
-}
-
-/// Refuses what is not a value: columns too.
-pub(super) fn constant(expr: &Expr, what: &str) -> Result<()> {
-    limited(expr, what, true)
-}
-
-fn limited(expr: &Expr, what: &str, constant: bool) -> Result<()> {
-    let outcome = expr.visit(&mut Limited { what, constant });
-    let outcome = match outcome {
-        ControlFlow::Continue(()) => expr.visit(&mut Refuse::default()),
-        stop => stop,
-    };
-    match outcome {
+/// Refuses an expression that stands in no statement yet, if any part of it holds such a clause.
+pub(super) fn check_expr(expr: &Expr) -> Result<()> {
+    match expr.visit(&mut Refuse::default()) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
-    }
-}
-
-/// Refuses what cannot be evaluated for each row by itself. A subquery can, with all that it holds.
-pub(super) fn per_row(expr: &Expr, what: &str) -> Result<()> {
-    if matches!(expr, Expr::Wildcard(_) | Expr::QualifiedWildcard(..)) {
-        let error = Error::invalid(format!("{what} cannot be *"));
-        return Err(at(error, expr.span().start));
-    }
-    let mut visitor = PerRow { what, queries: 0 };
-    match expr.visit(&mut visitor) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
-    }
-}
-
-struct PerRow<'a> {
-    what: &'a str,
-    /// Subqueries around the node.
-    queries: usize,
-}
-
-impl Visitor for PerRow<'_> {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<Error> {
-        self.queries += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Error> {
-        self.queries -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
-        let Expr::Function(Function {
-            name,
-            over: Some(_),
-            ..
-        }) = expr
-        else {
-            return ControlFlow::Continue(());
-        };
-        if self.queries > 0 {
-            return ControlFlow::Continue(());
-        }
-        let error = Error::invalid(format!("{} cannot hold a window function", self.what))
-            .with_hint("compute it in a subquery, over the rows that it is to look at");
-        ControlFlow::Break(at(error, name.span().start))
-    }
-}
-
-struct Limited<'a> {
-    what: &'a str,
-    constant: bool,
-}
-
-impl Visitor for Limited<'_> {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
-        let error = Error::invalid(format!("{} cannot hold a subquery", self.what));
-        ControlFlow::Break(at(error, query_place(query)))
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
-        let held = match expr {
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) if self.constant => {
-                format!("the column {expr}")
-            }
-            Expr::Function(function) if function.over.is_some() => "a window function".to_owned(),
-            _ => return ControlFlow::Continue(()),
-        };
-        let error = Error::invalid(format!("{} cannot hold {held}", self.what));
-        ControlFlow::Break(at(error, expr.span().start))
-    }
-
-    // A value may come from a parameter; an expression that is kept outlives them.
-    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<Error> {
-        if self.constant || !matches!(value.value, Value::Placeholder(_)) {
-            return ControlFlow::Continue(());
-        }
-        let error = Error::invalid(format!("{} cannot hold a parameter", self.what));
-        ControlFlow::Break(at(error, value.span.start))
     }
 }
 
@@ -210,7 +111,7 @@ fn refuse(place: Location, clauses: &[(bool, &str)]) -> Result<()> {
 
 /// Where a query begins. `Spanned::span` would walk all of it, on a stack of its own making, at each
 /// query on the way down.
-fn query_place(query: &Query) -> Location {
+pub(super) fn query_place(query: &Query) -> Location {
     if let Some(with) = &query.with {
         return with.with_token.0.span.start;
     }

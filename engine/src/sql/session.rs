@@ -2,9 +2,9 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::confine::constant;
 use super::parser::statement;
 use super::reader::Reader;
-use super::refuse::constant;
 use super::statement::{Prepare, Statement, Transaction};
 use crate::error::{Error, Result};
 

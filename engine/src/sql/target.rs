@@ -1,5 +1,7 @@
 //! The table that a statement changes, and the columns that it names there.
 
+use std::collections::HashSet;
+
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -79,28 +81,26 @@ pub(super) fn distinct<'a>(
     reader: &mut Reader<'a>,
     mut column: impl FnMut(&mut Reader<'a>) -> Result<Ident>,
 ) -> Result<Vec<Ident>> {
-    let mut columns: Vec<Ident> = Vec::new();
+    let mut seen = Columns::default();
     reader.list(|reader| {
         let place = reader.position();
         let column = column(reader)?;
-        once(&columns, &column, "named", place)?;
-        columns.push(column);
-        Ok(())
-    })?;
-    Ok(columns)
+        seen.add(&column, "named", place)?;
+        Ok(column)
+    })
 }
 
-/// Refuses a column that is among those before it.
-pub(super) fn once<'a>(
-    before: impl IntoIterator<Item = &'a Ident>,
-    column: &Ident,
-    done: &str,
-    place: Position,
-) -> Result<()> {
-    if before.into_iter().all(|seen| fold(seen) != fold(column)) {
-        return Ok(());
+/// The columns of a list so far, each of which may stand once.
+#[derive(Default)]
+pub(super) struct Columns(HashSet<String>);
+
+impl Columns {
+    pub(super) fn add(&mut self, column: &Ident, done: &str, place: Position) -> Result<()> {
+        if self.0.insert(fold(column)) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("column {column} is {done} twice")).with_position(place))
     }
-    Err(Error::invalid(format!("column {column} is {done} twice")).with_position(place))
 }
 
 /// Whether the next token is this word and the name of a table comes after it. A table may have the

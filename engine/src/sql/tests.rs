@@ -1,14 +1,33 @@
 //! The room as a whole: what each statement means, what is refused and where, and that no text breaks it.
 
+mod changes;
 mod hostile;
+mod maintenance;
+mod merge;
 mod refused;
 mod statements;
 mod versioned;
 
+use super::{Statement, parse};
 use crate::error::{Error, ErrorKind};
 
+fn of(sql: &str) -> Statement {
+    parse(sql).unwrap_or_else(|error| panic!("{sql}\n{}", error.render(sql)))
+}
+
+/// Reads a statement of this kind.
+macro_rules! read {
+    ($sql:expr, $variant:ident) => {
+        match super::of($sql) {
+            Statement::$variant(read) => read,
+            other => panic!("{}\n{other:?}", $sql),
+        }
+    };
+}
+use read;
+
 fn error(sql: &str) -> Error {
-    match super::parse(sql) {
+    match parse(sql) {
         Ok(statement) => panic!("accepted: {sql}\n{statement:?}"),
         Err(error) => error,
     }

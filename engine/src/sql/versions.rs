@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
     Spanned, TableAlias, TableFactor, TableVersion, Value, Visitor, VisitorMut,
 };
 
-use super::refuse::constant;
+use super::confine::constant;
 use super::statement::{Statement, fold, folded};
 use super::syntax::{self, at as placed};
 use super::walk::{walk, walk_mut};

@@ -105,6 +105,27 @@ const WORDS: &[&str] = &[
     "UNNEST",
     "TABLESAMPLE",
     "UPDATE",
+    "DELETE",
+    "MERGE",
+    "TRUNCATE",
+    "MATCHED",
+    "SOURCE",
+    "TARGET",
+    "DO",
+    "NOTHING",
+    "RETURNING",
+    "ONLY",
+    "OPTIMIZE",
+    "ZORDER",
+    "VACUUM",
+    "RETAIN",
+    "HOURS",
+    "DRY",
+    "RUN",
+    "RESTORE",
+    "COMPUTE",
+    "STATISTICS",
+    "COLUMNS",
     "t",
     "a",
     "b",
@@ -193,7 +214,6 @@ fn read_everything(sql: &str) {
         }
     }
     let _ = parse_expr(sql);
-    let _ = nearest(sql, WORDS);
 }
 
 #[test]
@@ -204,20 +224,72 @@ fn random_words_never_panic() {
             .map(|_| WORDS[dice.below(WORDS.len())])
             .collect();
         read_everything(&words.join(" "));
+        let _ = nearest(&words.join(""), words);
+    }
+}
+
+const WHOLE: &[&str] = &[
+    "INSERT OVERWRITE PARTITIONS OF shop.t (a, b) SELECT a, max(b) OVER (PARTITION BY a) FROM u AT (VERSION => 3) AS v WHERE a IN (?, ?) AND b LIKE 'x%'",
+    "CREATE TABLE IF NOT EXISTS s.t (a INT NOT NULL DEFAULT 1, b DECIMAL(12,2) CHECK (b >= 0), c STRUCT<x INT, y ARRAY<TEXT>>) PARTITIONED BY (a) TBLPROPERTIES ('k' = 'v') COMMENT 'c'",
+    "EXPLAIN ANALYZE VERBOSE FORMAT tree WITH RECURSIVE c AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT * FROM c JOIN t FOR TIMESTAMP AS OF now() - INTERVAL '1 day' AS o USING (x)",
+    "COPY INTO t (a, b) FROM ('x.csv', 'y.csv') FORMAT CSV OPTIONS ('header' 'true')",
+    "CREATE OR REPLACE VIEW v (a) AS SELECT CASE WHEN a > 1 THEN 'é' ELSE $$q$$ END FROM 'f.parquet'",
+    "UPDATE s.t AS o SET o.a = DEFAULT, b = (SELECT max(x) FROM u VERSION AS OF 3) FROM v JOIN w USING (k) WHERE o.c = ? AND v.d IN (1, 2)",
+    "DELETE FROM s.t d USING u FOR SYSTEM_TIME AS OF now() AS x, (VALUES (1)) AS y (a) WHERE d.a = x.a OR EXISTS (SELECT 1 FROM w WHERE w.b = d.b)",
+    "MERGE INTO t AS o USING (SELECT * FROM u AT (VERSION => 3)) AS s ON o.k = s.k WHEN MATCHED AND s.x THEN DELETE WHEN MATCHED THEN UPDATE SET a = s.a, o.b = DEFAULT WHEN NOT MATCHED BY TARGET THEN INSERT (k, a) VALUES (s.k, DEFAULT) WHEN NOT MATCHED BY SOURCE THEN UPDATE SET a = CASE WHEN o.b THEN 1 END",
+    "MERGE INTO t USING f(1) ON true WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
+    "INSERT INTO TABLE t (a, b) REPLACE WHERE a = 1 AND b IN (SELECT x FROM u) VALUES (1, DEFAULT)",
+    "TRUNCATE TABLE s.t",
+    "OPTIMIZE TABLE s.t WHERE ds = '2026-01-01' ZORDER BY (a, \"b\")",
+    "VACUUM TABLE t RETAIN 1.5 HOURS DRY RUN",
+    "RESTORE TABLE t TO TIMESTAMP AS OF now() - INTERVAL '1 day'",
+    "ANALYZE TABLE t COMPUTE STATISTICS FOR ALL COLUMNS",
+];
+
+/// Words, numbers, quoted text and signs, each with the white space before it.
+fn pieces(sql: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let (mut from, mut before) = (0, ' ');
+    for (at, c) in sql.char_indices() {
+        let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
+        let joined = part_of_word(before) && part_of_word(c) || before.is_whitespace();
+        if at > 0 && !joined {
+            pieces.push(&sql[from..at]);
+            from = at;
+        }
+        before = c;
+    }
+    pieces.push(&sql[from..]);
+    pieces
+}
+
+#[test]
+fn statements_with_pieces_missing_or_moved_never_panic() {
+    let mut dice = Dice(7);
+    for sql in WHOLE {
+        let pieces = pieces(sql);
+        assert_eq!(pieces.concat(), *sql);
+        for at in 0..pieces.len() {
+            let without: Vec<&str> = [&pieces[..at], &pieces[at + 1..]].concat();
+            read_everything(&without.concat());
+            let mut twice = pieces.clone();
+            twice.insert(at, pieces[at]);
+            read_everything(&twice.concat());
+            let mut swapped = pieces.clone();
+            swapped.swap(at, dice.below(pieces.len()));
+            read_everything(&swapped.concat());
+            let mut word = pieces.clone();
+            let other = format!(" {}", WORDS[dice.below(WORDS.len())]);
+            word[at] = &other;
+            read_everything(&word.concat());
+        }
     }
 }
 
 #[test]
 fn damaged_statements_never_panic() {
-    let whole = [
-        "INSERT OVERWRITE PARTITIONS OF shop.t (a, b) SELECT a, max(b) OVER (PARTITION BY a) FROM u AT (VERSION => 3) AS v WHERE a IN (?, ?) AND b LIKE 'x%'",
-        "CREATE TABLE IF NOT EXISTS s.t (a INT NOT NULL DEFAULT 1, b DECIMAL(12,2) CHECK (b >= 0), c STRUCT<x INT, y ARRAY<TEXT>>) PARTITIONED BY (a) TBLPROPERTIES ('k' = 'v') COMMENT 'c'",
-        "EXPLAIN ANALYZE VERBOSE FORMAT tree WITH RECURSIVE c AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT * FROM c JOIN t FOR TIMESTAMP AS OF now() - INTERVAL '1 day' AS o USING (x)",
-        "COPY INTO t (a, b) FROM ('x.csv', 'y.csv') FORMAT CSV OPTIONS ('header' 'true')",
-        "CREATE OR REPLACE VIEW v (a) AS SELECT CASE WHEN a > 1 THEN 'é' ELSE $$q$$ END FROM 'f.parquet'",
-    ];
     let mut dice = Dice(42);
-    for sql in whole {
+    for sql in WHOLE {
         parse(sql).unwrap();
         let chars: Vec<char> = sql.chars().collect();
         for cut in 0..chars.len() {
@@ -275,6 +347,9 @@ fn deep_nesting_is_refused() {
                 ("CREATE TABLE t (a ARRAY<", "INT", ">)"),
                 ("CREATE TABLE t (a STRUCT<x ", "INT", ">)"),
                 ("SELECT CAST(a AS ARRAY<", "INT", ">)"),
+                ("UPDATE t SET a = ", "(1", ")"),
+                ("EXPLAIN ANALYZE ", "DELETE FROM t", ""),
+                ("PREPARE p AS ", "TRUNCATE t", ""),
             ] {
                 error(&format!(
                     "{}{inner}{}",
@@ -286,6 +361,23 @@ fn deep_nesting_is_refused() {
             error(&format!("CREATE TABLE t (a {types})"));
             let parens = format!("{}t{}", "(".repeat(depth), ")".repeat(depth));
             error(&format!("SELECT * FROM {parens}"));
+            for place in [
+                "UPDATE t SET a = NEST",
+                "UPDATE t SET a = 1 FROM u WHERE NEST",
+                "UPDATE t SET a = 1 FROM RELATION",
+                "DELETE FROM t USING RELATION WHERE a",
+                "MERGE INTO t USING RELATION ON true WHEN MATCHED THEN DELETE",
+                "MERGE INTO t USING s ON NEST WHEN MATCHED THEN DELETE",
+                "MERGE INTO t USING s ON true WHEN MATCHED AND NEST THEN DELETE",
+                "MERGE INTO t USING s ON true WHEN NOT MATCHED THEN INSERT VALUES (NEST)",
+                "INSERT INTO t REPLACE WHERE NEST SELECT 1",
+                "OPTIMIZE t WHERE NEST",
+                "RESTORE t TO TIMESTAMP AS OF NEST",
+            ] {
+                let nest = format!("{}1{}", "(".repeat(depth), ")".repeat(depth));
+                let relation = format!("{}u{}", "(".repeat(depth), ")".repeat(depth));
+                error(&place.replace("NEST", &nest).replace("RELATION", &relation));
+            }
             let joins = "(t JOIN ".repeat(depth);
             error(&format!("SELECT * FROM {joins}"));
         }
@@ -329,6 +421,20 @@ fn long_chains_are_read_or_refused() {
             " PIVOT (max(a) FOR b IN (1))".repeat(10_000)
         ));
         let _ = parse(&format!("SELECT 1{}", " |> WHERE true".repeat(10_000)));
+        for start in [
+            "UPDATE t SET a = ",
+            "DELETE FROM t WHERE ",
+            "OPTIMIZE t WHERE ",
+        ] {
+            let chain = vec!["1"; MAX_OPERATORS].join(" + ");
+            let mut statement = parse(&format!("{start}{chain}")).unwrap();
+            take_versions(&mut statement).unwrap();
+            drop(statement.clone());
+            error(&format!("{start}{}", vec!["1"; 100_000].join(" + ")));
+        }
+        let mut many = "MERGE INTO t USING s ON true".to_owned();
+        many.push_str(&" WHEN MATCHED AND s.a = 1 THEN DELETE".repeat(20_000));
+        drop(parse(&many).unwrap().clone());
         let rows = vec!["(1, 'a', NULL)"; 50_000].join(", ");
         parse(&format!("INSERT INTO t VALUES {rows}")).unwrap();
         let list = vec!["1"; 50_000].join(", ");

@@ -1,19 +1,7 @@
 //! What each statement means.
 
 use super::super::*;
-
-fn of(sql: &str) -> Statement {
-    parse(sql).unwrap_or_else(|error| panic!("{sql}\n{}", error.render(sql)))
-}
-
-macro_rules! read {
-    ($sql:expr, $variant:ident) => {
-        match of($sql) {
-            Statement::$variant(read) => read,
-            other => panic!("{}\n{other:?}", $sql),
-        }
-    };
-}
+use super::{of, read};
 
 #[test]
 fn queries() {
@@ -399,6 +387,17 @@ fn session() {
     );
     let prepare = read!("PREPARE p (INT, TEXT) AS SELECT $1, $2", Prepare);
     assert_eq!(prepare.types.len(), 2);
+    for sql in [
+        "PREPARE p AS UPDATE t SET a = ?",
+        "PREPARE p (INT) AS DELETE FROM t WHERE a = $1",
+        "PREPARE p AS MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
+        "PREPARE p AS TRUNCATE t",
+    ] {
+        assert!(
+            read!(sql, Prepare).statement.changed_table().is_some(),
+            "{sql}"
+        );
+    }
     assert!(
         matches!(of("EXECUTE p(1, 'a', -2, now())"), Statement::Execute { arguments, .. } if arguments.len() == 4)
     );
@@ -444,6 +443,10 @@ fn explains() {
         "EXPLAIN CREATE TABLE t AS SELECT 1",
         "EXPLAIN COPY t TO 'f'",
         "EXPLAIN COPY INTO t FROM 'f'",
+        "EXPLAIN ANALYZE UPDATE t SET a = 1",
+        "EXPLAIN DELETE FROM t",
+        "EXPLAIN MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
+        "EXPLAIN TRUNCATE t",
     ] {
         read!(sql, Explain);
     }
@@ -467,6 +470,21 @@ fn parameters() {
         ("CREATE TABLE t AS SELECT ?", 1),
         ("PREPARE p AS SELECT ?, ?", 0),
         ("SET a = 1", 0),
+        (
+            "UPDATE t SET a = ?, b = DEFAULT FROM (SELECT ?) AS s (x) WHERE c = ?",
+            3,
+        ),
+        (
+            "DELETE FROM t USING u JOIN v ON v.a = ? WHERE b IN (SELECT ?)",
+            2,
+        ),
+        ("DELETE FROM t USING u TIMESTAMP AS OF ?", 1),
+        (
+            "MERGE INTO t USING (SELECT ?) AS s ON t.a = ? WHEN MATCHED AND ? THEN UPDATE SET a = ? WHEN NOT MATCHED THEN INSERT VALUES (?, DEFAULT)",
+            5,
+        ),
+        ("INSERT INTO t REPLACE WHERE a = ? VALUES (?)", 2),
+        ("PREPARE p AS DELETE FROM t WHERE a = ?", 0),
     ] {
         assert_eq!(parameter_count(&of(sql)), count, "{sql}");
     }

@@ -62,6 +62,22 @@ const PLACES: &[&str] = &[
     "COPY (SELECT * FROM $T) TO 'f'",
     "PREPARE p AS SELECT * FROM $T",
     "DESCRIBE SELECT * FROM $T",
+    "INSERT INTO u REPLACE WHERE a IN (SELECT a FROM $T) SELECT 1",
+    "UPDATE u SET a = (SELECT max(a) FROM $T)",
+    "UPDATE u SET a = o.a FROM $T AS o WHERE u.b = o.b",
+    "UPDATE u SET a = 1 FROM v JOIN $T ON true",
+    "UPDATE u SET a = 1 WHERE a IN (SELECT a FROM $T)",
+    "DELETE FROM u USING $T AS o WHERE u.b = o.b",
+    "DELETE FROM u WHERE EXISTS (SELECT 1 FROM $T)",
+    "EXPLAIN DELETE FROM u USING $T",
+    "PREPARE p AS UPDATE u SET a = 1 FROM $T",
+    "MERGE INTO u USING $T ON true WHEN MATCHED THEN DELETE",
+    "MERGE INTO u USING $T AS o ON true WHEN MATCHED THEN DELETE",
+    "MERGE INTO u USING (SELECT * FROM $T) AS o ON true WHEN MATCHED THEN DELETE",
+    "MERGE INTO u USING s ON s.a = (SELECT max(a) FROM $T) WHEN MATCHED THEN DELETE",
+    "MERGE INTO u USING s ON true WHEN MATCHED AND EXISTS (SELECT 1 FROM $T) THEN DELETE",
+    "MERGE INTO u USING s ON true WHEN MATCHED THEN UPDATE SET a = (SELECT max(a) FROM $T)",
+    "MERGE INTO u USING s ON true WHEN NOT MATCHED THEN INSERT VALUES (1, (SELECT 1 FROM $T))",
 ];
 
 #[test]
@@ -134,6 +150,15 @@ fn internal_names_never_meet_others() {
     let (_, tables) = take("SELECT * FROM a.b VERSION AS OF 3 x, \"a.b\" VERSION AS OF 3 y");
     assert_eq!(tables.len(), 2);
     assert_ne!(tables[0].internal, tables[1].internal);
+    // The table that is written, and one with its schema before it.
+    for sql in [
+        "UPDATE \"t@v3\" SET a = u.a FROM t VERSION AS OF 3 AS u",
+        "DELETE FROM public.\"t@v3\" USING t VERSION AS OF 3 AS u",
+        "EXPLAIN MERGE INTO \"t@v3\" USING t VERSION AS OF 3 AS u ON true WHEN MATCHED THEN DELETE",
+        "SELECT * FROM public.\"t@v3\", t VERSION AS OF 3 AS u",
+    ] {
+        assert_eq!(take(sql).1[0].internal, "t@v3#2", "{sql}");
+    }
 }
 
 #[test]
