@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Action {
-    CommitInfo(CommitInfo),
+    CommitInfo(Box<CommitInfo>),
     Protocol(Protocol),
     #[serde(rename = "metaData")]
     Metadata(Metadata),

@@ -25,7 +25,7 @@ pub(crate) struct Commit {
 impl Commit {
     pub(crate) fn info(&self) -> Option<&CommitInfo> {
         self.actions.iter().find_map(|action| match action {
-            Action::CommitInfo(info) => Some(info),
+            Action::CommitInfo(info) => Some(info.as_ref()),
             _ => None,
         })
     }
@@ -92,7 +92,7 @@ pub(crate) fn encode(
     marker.lines = actions.len() as u64;
     marker.crc32c = crc32c::crc32c(&body);
     info.selvedge = Some(marker);
-    let mut bytes = serde_json::to_vec(&Action::CommitInfo(info)).map_err(not_json)?;
+    let mut bytes = serde_json::to_vec(&Action::CommitInfo(Box::new(info))).map_err(not_json)?;
     bytes.push(b'\n');
     bytes.append(&mut body);
     Ok(bytes.into())
@@ -128,10 +128,8 @@ pub(crate) fn decode(name: &str, bytes: &[u8]) -> Result<Vec<Action>> {
         }
         match serde_json::from_slice::<Action>(line) {
             Ok(action) => {
-                if let Action::CommitInfo(CommitInfo {
-                    selvedge: Some(mark),
-                    ..
-                }) = &action
+                if let Action::CommitInfo(info) = &action
+                    && let Some(mark) = &info.selvedge
                 {
                     marker = Some((mark.clone(), rest));
                 }

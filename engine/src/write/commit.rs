@@ -58,6 +58,7 @@ pub(crate) enum Removes {
     /// Whatever files these partitions have.
     Partitions(BTreeSet<PartitionKey>),
     /// These files as they were, by path.
+    #[expect(dead_code, reason = "maintenance removes whole files")]
     Files(BTreeMap<String, Arc<DataFile>>),
     /// These rows, by the path of their file.
     Rows(Arc<BTreeMap<String, TakenRows>>),

@@ -1,6 +1,7 @@
 //! MERGE INTO: a join of the source with the located table; the first clause that fits decides what becomes of a row.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
@@ -275,8 +276,8 @@ impl Branch {
                     values.insert(at, qualify(target.value(at, value)?)?);
                 }
                 for at in 0..fields.len() {
-                    if !values.contains_key(&at) {
-                        values.insert(at, target.value(at, None)?);
+                    if let Entry::Vacant(missing) = values.entry(at) {
+                        missing.insert(target.value(at, None)?);
                     }
                 }
                 Kind::Insert

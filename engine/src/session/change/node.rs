@@ -47,7 +47,7 @@ impl ChangeRows {
         table: VersionedTable,
         input: LogicalPlan,
     ) -> LogicalPlan {
-        Self::new(verb, table, input, InsertOp::Append)
+        Self::node(verb, table, input, InsertOp::Append)
     }
 
     /// All rows make place for those of `input`, which has the columns of the table.
@@ -56,10 +56,10 @@ impl ChangeRows {
         table: VersionedTable,
         input: LogicalPlan,
     ) -> LogicalPlan {
-        Self::new(verb, table, input, InsertOp::Overwrite)
+        Self::node(verb, table, input, InsertOp::Overwrite)
     }
 
-    fn new(
+    fn node(
         verb: &'static str,
         table: VersionedTable,
         input: LogicalPlan,
