@@ -1,4 +1,4 @@
-"""delta-rs: a bulk write and single-row appends. Nothing it writes is synced to the disk."""
+"""delta-rs: a bulk write, single-row appends, changes of rows. Nothing it writes is synced to the disk."""
 
 import os
 
@@ -18,6 +18,8 @@ class Peer:
         self.deltalake = deltalake
         self.pyarrow = pyarrow
         self.path = None
+        self.table = None
+        self.properties = None
 
     def write(self, source, to, codec, level):
         import pyarrow.dataset
@@ -50,6 +52,48 @@ class Peer:
         with Timer() as timer:
             rows = self.deltalake.DeltaTable(self.path).to_pyarrow_dataset().to_table(columns=["amount"]).num_rows
         return timer.answer(rows=rows)
+
+    def open(self, folder, codec, level, threads):
+        self.properties = self.deltalake.WriterProperties(compression=codec.upper(), compression_level=level)
+        self.table = self.deltalake.DeltaTable(folder)
+        return {}
+
+    def close(self):
+        self.table = None
+        return {}
+
+    def load(self, source, folder, codec, level, threads):
+        properties = self.deltalake.WriterProperties(compression=codec.upper(), compression_level=level)
+        reader = self.pyarrow.dataset.dataset(source, format="parquet").scanner().to_reader()
+        self.deltalake.write_deltalake(fresh(folder), reader, writer_properties=properties)
+        return {}
+
+    def change(self, predicate, values=None, source=None, **_):
+        """Deletes the rows of the predicate, or gives them values, or merges the rows of a file into the table."""
+        with Timer() as timer:
+            if source is not None:
+                rows = self.pyarrow.dataset.dataset(source, format="parquet").to_table()
+                merge = self.table.merge(
+                    rows, predicate, source_alias="s", target_alias="t", writer_properties=self.properties
+                )
+                done = merge.when_matched_update_all().when_not_matched_insert_all().execute()
+            elif values is not None:
+                done = self.table.update(values, predicate=predicate, writer_properties=self.properties)
+            else:
+                done = self.table.delete(predicate, writer_properties=self.properties)
+        kinds = ("num_deleted_rows", "num_updated_rows", "num_target_rows_updated", "num_target_rows_inserted")
+        return timer.answer(rows=sum(done.get(kind, 0) for kind in kinds))
+
+    def dump(self, to):
+        """The rows of the table as one Parquet file."""
+        import pyarrow.parquet
+
+        rows = self.deltalake.QueryBuilder().register("t", self.table).execute("SELECT * FROM t")
+        rows = self.pyarrow.RecordBatchReader.from_stream(rows)
+        with self.pyarrow.parquet.ParquetWriter(to, rows.schema) as writer:
+            for batch in rows:
+                writer.write_batch(batch)
+        return {}
 
 
 serve("pip install deltalake pyarrow", start)

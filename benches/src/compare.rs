@@ -1,8 +1,13 @@
-//! Whether two answers hold the same rows, in any order, floats to nine digits.
+//! Whether two answers hold the same rows, in any order: small ones row by row with floats to nine digits, whole
+//! tables by what their rows add up to.
 
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::hash_utils::{RandomState, with_hashes};
+use datafusion::execution::SendableRecordBatchStream;
+use futures::TryStreamExt;
 
 use crate::Result;
 
@@ -34,6 +39,41 @@ pub(crate) fn same_rows(what: &str, ours: &[RecordBatch], expected: &[RecordBatc
         }
     }
     Ok(())
+}
+
+/// What many rows add up to, in whatever order they come: equal for equal rows, and for others by no chance that
+/// anyone will see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Digest {
+    pub rows: u64,
+    sum: u64,
+}
+
+impl Digest {
+    /// Of rows read as those of `schema`: each system has types of its own for the same values.
+    pub(crate) async fn of(mut rows: SendableRecordBatchStream, schema: &Schema) -> Result<Self> {
+        let mut digest = Self { rows: 0, sum: 0 };
+        while let Some(batch) = rows.try_next().await? {
+            let columns = schema
+                .fields()
+                .iter()
+                .map(|field| {
+                    let column = batch
+                        .column_by_name(field.name())
+                        .ok_or_else(|| format!("no column {} in the answer", field.name()))?;
+                    Ok(cast(column, field.data_type())?)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            digest.rows += batch.num_rows() as u64;
+            let sum = with_hashes(&columns, &RandomState::default(), |hashes| {
+                Ok(hashes
+                    .iter()
+                    .fold(0_u64, |sum, hash| sum.wrapping_add(*hash)))
+            })?;
+            digest.sum = digest.sum.wrapping_add(sum);
+        }
+        Ok(digest)
+    }
 }
 
 fn same_cell(a: &Cell, b: &Cell) -> bool {

@@ -19,8 +19,8 @@ use crate::Result;
 
 /// The codec of every file that any system reads or writes here, so that no one wins by compressing less.
 pub(crate) const CODEC: &str = "zstd";
-/// DataFusion's and our own default.
-pub(crate) const CODEC_LEVEL: i32 = 3;
+/// The level our own writer has.
+pub(crate) const CODEC_LEVEL: i32 = 1;
 
 /// Files a large table comes in, as a load from another system would.
 const PARTS: i32 = 4;

@@ -43,6 +43,8 @@ enum Workload {
     Small,
     /// From process start to a first answer.
     Cold,
+    /// Rows of a table deleted, updated and merged.
+    Changes,
 }
 
 /// Benchmarks of Selvedge beside its peers.
@@ -59,7 +61,7 @@ struct Args {
     /// Only these TPC-H queries.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=22))]
     queries: Vec<u8>,
-    /// Rows of the wide bulk table.
+    /// Rows of the wide table that is written at once, and of the one whose rows are changed.
     #[arg(long, default_value_t = 10_000_000)]
     rows: u64,
     /// Single-row inserts.
@@ -154,6 +156,7 @@ async fn main() -> Result<()> {
             Workload::Bulk => workload::bulk::run(&bench, &mut report).await?,
             Workload::Small => workload::small::run(&bench, &mut report).await?,
             Workload::Cold => workload::cold::run(&bench, &mut report).await?,
+            Workload::Changes => workload::changes::run(&bench, &mut report).await?,
         }
     }
     print!("{report}");

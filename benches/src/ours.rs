@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use futures::TryStreamExt;
@@ -29,8 +30,13 @@ impl Lake {
 
     /// The rows of a query.
     pub(crate) async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        Ok(self.stream(sql).await?.try_collect().await?)
+    }
+
+    /// The rows of a query, as they come.
+    pub(crate) async fn stream(&self, sql: &str) -> Result<SendableRecordBatchStream> {
         match self.session.execute(sql).await? {
-            Answer::Rows(stream) => Ok(stream.try_collect().await?),
+            Answer::Rows(stream) => Ok(stream),
             other => Err(format!("{sql}: rows expected, got {other:?}").into()),
         }
     }

@@ -41,6 +41,9 @@ pub(crate) enum Unit {
     /// Milliseconds.
     #[serde(rename = "ms")]
     Millis,
+    /// Millions of bytes.
+    #[serde(rename = "MB")]
+    Megabytes,
 }
 
 /// A number that must not be exceeded.
@@ -242,6 +245,7 @@ fn cell(value: f64, unit: Unit, base: Option<f64>) -> String {
     let unit = match unit {
         Unit::Seconds => "s",
         Unit::Millis => "ms",
+        Unit::Megabytes => "MB",
     };
     match base {
         Some(base) if base > 0.0 => format!("{value:.3} {unit} {:>6.2}x", value / base),

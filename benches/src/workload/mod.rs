@@ -1,6 +1,7 @@
 //! What is measured, one file each.
 
 pub(crate) mod bulk;
+pub(crate) mod changes;
 pub(crate) mod cold;
 pub(crate) mod small;
 pub(crate) mod tpch;
