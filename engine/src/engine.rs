@@ -180,9 +180,13 @@ impl EngineBuilder {
             .with_object_store_registry(Arc::new(Stores::new(&lake)))
             .build_arc()?;
         let catalog = CatalogLog::new(Arc::clone(&lake.store), &lake.prefix, self.ambient.clone());
-        // A lake nobody has written to yet: the last moment to learn that its store cannot keep writers apart.
-        if lake.remote() && catalog.pin().await?.version == 0 {
-            store::probe(&lake, &self.ambient.id().to_string()).await?;
+        if lake.remote() {
+            let known = catalog.pin().await;
+            let known = known.map_err(|error| lake.unread(error))?;
+            // Nobody has written to it yet: the last moment to learn that its store cannot keep writers apart.
+            if known.version == 0 {
+                store::probe(&lake, &self.ambient.id().to_string()).await?;
+            }
         }
         Ok(Engine {
             inner: Arc::new(Inner {

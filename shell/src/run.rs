@@ -30,6 +30,7 @@ impl Failure {
         match self {
             Self::Refused(error) => match error.kind() {
                 ErrorKind::Storage => Exit::Io,
+                ErrorKind::Denied | ErrorKind::Exhausted if error.of_storage() => Exit::Io,
                 ErrorKind::Cancelled => Exit::Interrupted,
                 _ => Exit::Sql,
             },

@@ -51,7 +51,8 @@ async fn a_commit_cut_at_a_line_end_is_not_taken_for_a_shorter_one() {
     let path = commit(lake.path(), 2);
     let text = std::fs::read_to_string(&path).unwrap();
     let cut = text.trim_end().rfind('\n').unwrap() + 1;
-    for torn in [&text[..cut], &text[..cut - 10], ""] {
+    let zeroed = "\0".repeat(text.len());
+    for torn in [&text[..cut], &text[..cut - 10], "", &zeroed] {
         std::fs::write(&path, torn).unwrap();
         for sql in ["SELECT * FROM t", "INSERT INTO t VALUES (3)"] {
             let error = refused(lake.path(), sql).await;
@@ -196,4 +197,140 @@ async fn a_lake_that_is_a_file_is_refused() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("not a folder"), "{error}");
+}
+
+/// A log that is not what it should be, each time by its newest commit: a word on which object, and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_log_names_its_object() {
+    let lake = lake().await;
+    let path = commit(lake.path(), 2);
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let foreign = |lines: &str| {
+        // Without our checksum: what another writer may have left.
+        format!("{{\"commitInfo\":{{\"timestamp\":1}}}}\n{lines}\n")
+    };
+    for broken in [
+        "not JSON\n".to_owned(),
+        whole.replace("\"add\"", "\"ad\""),
+        whole.replace("\"size\":", "\"sise\":"),
+        foreign(r#"{"add":{"path":"x.parquet"}}"#),
+        foreign(r#"{"add":7}"#),
+        foreign(r#"{"metaData":{"id":"x"}}"#),
+        foreign(r#"{"remove":{}}"#),
+    ] {
+        std::fs::write(&path, &broken).unwrap();
+        for sql in [
+            "SELECT * FROM t",
+            "INSERT INTO t VALUES (3)",
+            "DESCRIBE HISTORY t",
+        ] {
+            let error = refused(lake.path(), sql).await;
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{sql}: {broken}: {error}");
+            let text = error.to_string();
+            assert!(text.contains("00000000000000000002.json"), "{text}");
+            assert!(text.contains("hint: restore this object"), "{text}");
+        }
+    }
+    std::fs::write(&path, whole).unwrap();
+    let session = session(lake.path()).await;
+    assert_eq!(query::rows(&session, "SELECT * FROM t").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_says_nonsense_is_not_believed() {
+    let lake = lake().await;
+    let next = commit(lake.path(), 3);
+    let add = |fields: &str| {
+        format!(
+            r#"{{"add":{{"path":"p.parquet","partitionValues":{{}},"modificationTime":1,"dataChange":true,{fields}}}}}"#
+        )
+    };
+    for (line, kind, words) in [
+        (add(r#""size":-5"#), ErrorKind::Corrupt, "size -5"),
+        (
+            add(r#""size":5"#).replace("p.parquet", "../../secret.parquet"),
+            ErrorKind::Corrupt,
+            "secret.parquet",
+        ),
+        // Other writers may share files between tables.
+        (
+            add(r#""size":5"#).replace("p.parquet", "/etc/passwd"),
+            ErrorKind::Unsupported,
+            "passwd",
+        ),
+        (
+            add(
+                r#""size":5,"deletionVector":{"storageType":"i","pathOrInlineDv":"!","sizeInBytes":9,"cardinality":1}"#,
+            ),
+            ErrorKind::Corrupt,
+            "deletion vector",
+        ),
+    ] {
+        std::fs::write(&next, line + "\n").unwrap();
+        let error = refused(lake.path(), "SELECT a + 0 FROM t").await;
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+}
+
+/// With its old commits gone a table stands on its checkpoint alone. The kernel, which reads it, adds a backtrace to
+/// its errors when the environment asks for one: no person is to see that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_checkpoint_without_its_commits_names_it() {
+    let lake = tempfile::tempdir().unwrap();
+    let engine = checkpointing(lake.path()).await;
+    let session = engine.session();
+    query::run(&session, "CREATE TABLE t (a BIGINT)").await;
+    for a in 1..=6 {
+        query::run(&session, &format!("INSERT INTO t VALUES ({a})")).await;
+    }
+    engine.settle().await;
+    std::fs::remove_file(commit(lake.path(), 0)).unwrap();
+    let log = std::fs::read_dir(commit(lake.path(), 0).parent().unwrap()).unwrap();
+    let mut checkpoints: Vec<_> = log.map(|entry| entry.unwrap().path()).collect();
+    checkpoints.retain(|path| path.to_str().unwrap().ends_with(".checkpoint.parquet"));
+    assert!(!checkpoints.is_empty());
+    for torn in [&b"PAR1"[..], &[0; 500], b""] {
+        for checkpoint in &checkpoints {
+            std::fs::write(checkpoint, torn).unwrap();
+        }
+        let error = refused(lake.path(), "SELECT * FROM t").await;
+        let text = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{text}");
+        assert!(text.contains("cannot read checkpoint 6 of"), "{text}");
+        assert!(text.contains("public/t"), "{text}");
+        assert!(!text.to_lowercase().contains("backtrace"), "{text}");
+    }
+}
+
+/// The catalog is a log too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_catalog_names_its_object() {
+    let lake = lake().await;
+    let step = lake
+        .path()
+        .join("_selvedge/catalog/00000000000000000001.json");
+    let whole = std::fs::read(&step).unwrap();
+    let zeroed = vec![0; whole.len()];
+    for torn in [&b""[..], &whole[..whole.len() / 2], &zeroed, b"{}"] {
+        std::fs::write(&step, torn).unwrap();
+        for sql in [
+            "SELECT * FROM t",
+            "SHOW TABLES",
+            "CREATE TABLE u (a BIGINT)",
+        ] {
+            let error = refused(lake.path(), sql).await;
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{sql}: {error}");
+            let text = error.to_string();
+            assert!(
+                text.contains("00000000000000000001.json") && text.contains("hint:"),
+                "{text}"
+            );
+        }
+    }
+    std::fs::write(&step, whole).unwrap();
+    assert_eq!(
+        query::rows(&session(lake.path()).await, "SELECT * FROM t").await,
+        2
+    );
 }

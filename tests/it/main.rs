@@ -4,8 +4,11 @@
 //! - `doors`: every way rows reach a table, and that rules and hooks hold at each.
 //! - `fault_loop`: each write to the store fails once, in every way; `processes`: writers that race or are killed.
 //! - `broken`: what a power loss, a lost object or a newer writer leaves behind.
-//! - `s3`: what a lake needs of a store, over the real S3 protocol.
-//! - `faults`, `power`: the tools that break a store on purpose, tested themselves.
+//! - `bad_input`: mistakes of people; `disk`: a disk that is full or closed; `many_tables`: a lake of 10,000.
+//! - `s3`: what a lake needs of a remote store, and how the environment names it.
+//! - `power`: the engine on every disk a power loss may leave.
+//! - `traps`: what other engines got wrong, by name.
+//! - `faults`: the tool that breaks a store on purpose, tested itself.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,12 +16,16 @@
     reason = "a test fails by a panic, and a child process reports by its output"
 )]
 
+mod bad_input;
 mod broken;
+mod disk;
 mod doors;
 mod fault_loop;
 mod faults;
+mod many_tables;
 mod power;
 mod processes;
 mod s3;
 mod slt;
 mod support;
+mod traps;

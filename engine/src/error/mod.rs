@@ -3,11 +3,14 @@
 //! Every lower error (DataFusion, object store, Delta kernel) is translated here and nowhere else,
 //! so callers can match on [`ErrorKind`] and print [`Error`] as it is.
 
+mod storage;
 mod translate;
 
 use std::fmt;
 
 use datafusion::error::DataFusionError;
+
+pub(crate) use storage::took_nothing;
 
 /// Result of every fallible public call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -115,6 +118,12 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         self.0.source = Some(source.into());
+        self
+    }
+
+    /// Says before all else what it put an end to.
+    pub(crate) fn ending(mut self, outcome: &str) -> Self {
+        self.0.message = format!("{outcome}: {}", self.0.message);
         self
     }
 

@@ -37,11 +37,9 @@ fn translate(error: DataFusionError) -> Error {
         DataFusionError::ObjectStore(inner) => {
             Error::storage("the object store failed".to_owned(), *inner)
         }
-        DataFusionError::IoError(inner) => plain(
-            ErrorKind::Storage,
-            format!("input or output failed: {inner}"),
-        )
-        .with_source(inner),
+        DataFusionError::IoError(inner) => {
+            Error::disk(format!("input or output failed: {inner}"), inner)
+        }
         DataFusionError::ParquetError(inner) => parquet(*inner),
         other => plain(kind_of(&other), other.strip_backtrace()),
     }
@@ -142,10 +140,15 @@ fn parquet(error: parquet::errors::ParquetError) -> Error {
                 Err(inner) => external(inner),
             }
         }
-        other => plain(
-            ErrorKind::Corrupt,
-            format!("a Parquet file cannot be read: {other}"),
-        ),
+        other => {
+            let text = other.to_string();
+            let what = format!("a Parquet file cannot be read: {text}");
+            match text.split_once("Object Store error: ") {
+                // DataFusion's reader of footers keeps of a store's failure only its words.
+                Some((_, words)) => Error::storage_in_words(what, words),
+                None => plain(ErrorKind::Corrupt, what),
+            }
+        }
     }
 }
 

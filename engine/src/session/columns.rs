@@ -8,6 +8,8 @@ use datafusion::common::DFSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast;
 use futures::future::BoxFuture;
 
@@ -115,8 +117,16 @@ fn check_default(
     data_type: &DataType,
 ) -> std::result::Result<(), String> {
     let plain = |error: DataFusionError| Error::from(error).message().to_owned();
-    let physical = state
-        .create_physical_expr(expr.clone(), &DFSchema::empty())
+    // The functions of the statement's instant (`now()`) are constants only once they are simplified.
+    let context = SimplifyContext::builder()
+        .with_config_options(Arc::clone(state.config_options()))
+        .with_query_execution_start_time(state.execution_props().query_execution_start_time)
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let physical = simplifier
+        .coerce(expr.clone(), &DFSchema::empty())
+        .and_then(|expr| simplifier.simplify(expr))
+        .and_then(|expr| state.create_physical_expr(expr, &DFSchema::empty()))
         .map_err(plain)?;
     let one_row = RecordBatchOptions::new().with_row_count(Some(1));
     let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &one_row)

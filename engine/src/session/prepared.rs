@@ -32,6 +32,7 @@ const PARAMETERS: &str = "$parameters";
 pub struct Prepared {
     session: Session,
     statement: Statement,
+    kind: StatementKind,
     schema: SchemaRef,
     parameters: Schema,
     /// Types that PREPARE declared for its parameters.
@@ -43,6 +44,7 @@ impl Prepared {
         let count = sql::parameter_count(&statement);
         let mut types: HashMap<String, DataType> = HashMap::new();
         let mut schema = Arc::new(Schema::empty());
+        let mut kind = kind(&statement);
         let scope = session.begin().await?;
         match &statement {
             Statement::Query(_) | Statement::Explain(_) => {
@@ -66,9 +68,20 @@ impl Prepared {
             Statement::CopyInto(_) => {
                 plan(&scope, statement.clone()).await?;
             }
+            // Running a query by its name is a query: a client that is told otherwise does not read its rows.
+            Statement::Execute { name, arguments } => {
+                let named = named(&session, name)?;
+                if named.kind == StatementKind::Query {
+                    kind = StatementKind::Query;
+                    schema = match bound(&scope, &named, arguments.clone()).await? {
+                        Some(row) => named.schema_for(&row).await?,
+                        None => named.schema(),
+                    };
+                }
+            }
             // Statements about the catalog answer with columns known only when they run; they are cheap and
             // change nothing.
-            statement if kind(statement) == StatementKind::Query => {
+            statement if kind == StatementKind::Query => {
                 if let Answer::Rows(rows) = session.run(statement.clone()).await? {
                     schema = rows.schema();
                 }
@@ -85,6 +98,7 @@ impl Prepared {
         Ok(Self {
             session,
             statement,
+            kind,
             schema,
             parameters: Schema::new(fields),
             declared: Vec::new(),
@@ -93,7 +107,7 @@ impl Prepared {
 
     /// Whether it reads, writes, or does something else.
     pub fn kind(&self) -> StatementKind {
-        kind(&self.statement)
+        self.kind
     }
 
     /// Columns of the rows it returns; empty for writes and others.
@@ -359,16 +373,30 @@ pub(super) async fn execute(
     name: &Ident,
     arguments: Vec<Expr>,
 ) -> Result<Answer> {
+    let prepared = named(session, name)?;
+    let scope = session.begin().await?;
+    let row = bound(&scope, &prepared, arguments).await?;
+    Box::pin(prepared.execute(row.as_ref())).await
+}
+
+/// The prepared statement of this name.
+fn named(session: &Session, name: &Ident) -> Result<Prepared> {
     let name = sql::fold(name);
-    let prepared = {
-        let known = session.inner.prepared.lock();
-        known
-            .get(&name)
-            .cloned()
-            .ok_or_else(|| missing(&known, &name))?
-    };
+    let known = session.inner.prepared.lock();
+    known
+        .get(&name)
+        .cloned()
+        .ok_or_else(|| missing(&known, &name))
+}
+
+/// The values of the arguments, in the types PREPARE declared; `None` where there are no arguments.
+async fn bound(
+    scope: &Arc<Scope>,
+    prepared: &Prepared,
+    arguments: Vec<Expr>,
+) -> Result<Option<RecordBatch>> {
     if arguments.is_empty() {
-        return Box::pin(prepared.execute(None)).await;
+        return Ok(None);
     }
     let arguments = arguments
         .into_iter()
@@ -384,9 +412,7 @@ pub(super) async fn execute(
             None => argument,
         })
         .collect();
-    let scope = session.begin().await?;
-    let batch = constants(&scope, arguments).await?;
-    Box::pin(prepared.execute(Some(&batch))).await
+    constants(scope, arguments).await.map(Some)
 }
 
 /// The values of constant expressions, as one row.

@@ -335,6 +335,16 @@ impl Scope {
 
     /// DataFusion says only that a table is not there; the catalog knows more.
     fn explain_missing(&self, error: Error) -> Error {
+        let function = error.message().strip_prefix("table function '");
+        if let Some(name) = function.and_then(|rest| rest.strip_suffix("' not found")) {
+            let what = format!("table function {name} does not exist");
+            let missing = Error::new(ErrorKind::NotFound, what);
+            let known = self.state.table_functions().keys().map(String::as_str);
+            return match sql::nearest(name, known) {
+                Some(near) => missing.with_hint(format!("did you mean {near}?")),
+                None => missing,
+            };
+        }
         let Some(name) = error
             .message()
             .strip_prefix("table '")

@@ -3,6 +3,7 @@
 //! - `open`: URL to [`Lake`]; which schemes there are is written there and nowhere else.
 //! - `durable`: the local store whose acknowledged writes survive power loss.
 //! - `probe`: whether a remote store refuses to create an object twice, without which commits race.
+//! - `whole`: ranges are answered whole or not at all.
 //! - `sweep`: removal of what a crash left half written on a local disk.
 //!
 //! This room knows no table and no log: to it a commit is an object like any other.
@@ -11,7 +12,9 @@ mod durable;
 mod open;
 mod probe;
 mod sweep;
+mod whole;
 
 pub(crate) use open::{Lake, open, open_external};
 pub(crate) use probe::probe;
 pub(crate) use sweep::sweep;
+pub(crate) use whole::{SHORTER, Whole};

@@ -54,6 +54,15 @@ impl Lake {
         !matches!(self.url.scheme(), "file" | "memory")
     }
 
+    /// `error` of the first request to it, where a wrong URL and wrong credentials are found out.
+    pub(crate) fn unread(&self, error: Error) -> Error {
+        let error = error.ending(&format!("lake {} cannot be read", self.url));
+        match (error.kind(), environment(&self.url)) {
+            (ErrorKind::Denied | ErrorKind::Storage, Some(hint)) => error.with_hint(hint),
+            _ => error,
+        }
+    }
+
     fn at(mut url: Url, store: Arc<dyn ObjectStore>) -> Result<Self> {
         let trimmed = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{trimmed}/"));
@@ -205,7 +214,29 @@ fn bucket(url: &Url) -> Result<&str> {
 }
 
 fn refused(url: &Url, source: object_store::Error) -> Error {
-    Error::invalid(format!("cannot open {url}: {source}")).with_source(source)
+    let error = Error::invalid(format!("cannot open {url}: {source}")).with_source(source);
+    match environment(url) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// The variables that say where a remote store is and who asks.
+fn environment(url: &Url) -> Option<&'static str> {
+    match url.scheme() {
+        "s3" | "s3a" => Some(
+            "look at the bucket's name and the credentials: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for \
+             stores beside Amazon's",
+        ),
+        "gs" => Some(
+            "look at the bucket's name and the credentials: GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT names their file",
+        ),
+        "az" | "abfss" => Some(
+            "look at the bucket's name and the credentials: AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or AZURE_CLIENT_ID, \
+             AZURE_CLIENT_SECRET and AZURE_TENANT_ID",
+        ),
+        _ => None,
+    }
 }
 
 #[cfg(not(all(feature = "gcp", feature = "azure")))]

@@ -3,7 +3,7 @@
 use object_store::{ObjectStoreExt, PutMode};
 
 use super::Lake;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// Creates one object twice and expects the second try to be refused.
 ///
@@ -25,11 +25,8 @@ pub(crate) async fn probe(lake: &Lake, token: &str) -> Result<()> {
     let removed = lake.store.delete(&name).await;
     match second {
         Err(object_store::Error::AlreadyExists { .. }) => removed.map_err(|e| {
-            Error::new(
-                ErrorKind::Storage,
-                format!("lake {} can be written but not deleted from: {e}", lake.url),
-            )
-            .with_source(e)
+            let what = format!("lake {} can be written but not deleted from", lake.url);
+            Error::storage(what, e)
         }),
         Ok(()) => Err(Error::unsupported(format!(
             "lake {}: its store ignores conditional put",
@@ -42,11 +39,7 @@ pub(crate) async fn probe(lake: &Lake, token: &str) -> Result<()> {
             lake.url
         ))
         .with_source(e)),
-        Err(e) => Err(Error::new(
-            ErrorKind::Storage,
-            format!("lake {} cannot be written: {e}", lake.url),
-        )
-        .with_source(e)),
+        Err(e) => Err(Error::storage(format!("lake {} cannot be written", lake.url), e)),
     }
 }
 
@@ -65,6 +58,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::error::ErrorKind;
 
     /// A store that takes every put for an unconditional one.
     #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::actions::{Action, CommitInfo, Marker};
 use super::snapshot::TableRoot;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// One commit as read from the log.
 #[derive(Debug, Clone)]
@@ -231,19 +231,4 @@ pub(crate) async fn list(root: &TableRoot, from: u64) -> Result<Listing> {
     listing.checkpoints.sort_unstable();
     listing.checkpoints.dedup();
     Ok(listing)
-}
-
-impl Error {
-    /// A failure of the object store while doing `what`.
-    pub(crate) fn storage(what: String, error: object_store::Error) -> Self {
-        let kind = match &error {
-            object_store::Error::PermissionDenied { .. }
-            | object_store::Error::Unauthenticated { .. } => ErrorKind::Denied,
-            object_store::Error::NotFound { .. } => ErrorKind::Corrupt,
-            _ => ErrorKind::Storage,
-        };
-        Self::new(kind, what)
-            .with_detail(error.to_string())
-            .with_source(error)
-    }
 }

@@ -36,6 +36,7 @@ use super::snapshot::{DataFile, Snapshot, TableRoot};
 use super::stats::{Summary, VisibleStats};
 use super::{deletion, partition, prune};
 use crate::error::Error;
+use crate::store::Whole;
 use crate::write::target::WriteTarget;
 
 /// Deletion vectors that are read at once while a scan is planned.
@@ -246,7 +247,8 @@ impl VersionedTable {
             .runtime_env()
             .cache_manager
             .get_file_metadata_cache();
-        let reader = CachedParquetFileReaderFactory::new(Arc::clone(&self.root.store), footers);
+        let store = Arc::new(Whole(Arc::clone(&self.root.store)));
+        let reader = CachedParquetFileReaderFactory::new(store, footers);
         let source = ParquetSource::new(columns.table_schema.clone())
             .with_table_parquet_options(TableParquetOptions {
                 global: options,

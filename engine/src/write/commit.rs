@@ -15,7 +15,7 @@ use super::conflict::{self, Reads, TakenRows};
 use super::removal::{self, Removal};
 use super::report::WriteReport;
 use super::target::NewTable;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, took_nothing};
 use crate::settings::Settings;
 use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol};
 use crate::table::handle::Table;
@@ -278,7 +278,12 @@ impl Attempt {
                 Ok(Some(_)) => return Ok(Landed::Theirs),
                 // Not there, or not readable just now: the same bytes are put again, which is harmless
                 // because the token makes both puts one.
-                Ok(None) => {}
+                Ok(None) => {
+                    // A full disk took nothing, and says so: the outcome is known, and the files may go.
+                    if let Some(error) = failure.take_if(|error| took_nothing(error)) {
+                        return Err(Error::storage(format!("cannot commit {path}"), error));
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Corrupt => return Err(error),
                 Err(error) => tracing::debug!(%error, %path, "the commit could not be read back"),
             }

@@ -1,7 +1,10 @@
 //! What tests are built with.
 
+pub(crate) mod delta;
 pub(crate) mod door;
 pub(crate) mod fault;
+pub(crate) mod flight;
+pub(crate) mod intercept;
 pub(crate) mod power;
 pub(crate) mod query;
 pub(crate) mod render;

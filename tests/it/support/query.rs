@@ -3,7 +3,7 @@
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
-use selvedge_engine::{Answer, Session, WriteReport};
+use selvedge_engine::{Answer, Error, Session, WriteReport};
 
 /// All batches of a query.
 pub(crate) async fn batches(session: &Session, sql: &str) -> Vec<RecordBatch> {
@@ -41,6 +41,19 @@ pub(crate) async fn integers(session: &Session, sql: &str) -> Vec<i64> {
         .collect()
 }
 
+/// As [`integers`], of a query that may fail while its rows are read.
+pub(crate) async fn try_integers(session: &Session, sql: &str) -> Result<Vec<i64>, Error> {
+    let Answer::Rows(rows) = session.execute(sql).await? else {
+        panic!("{sql}: not a query");
+    };
+    let batches: Vec<RecordBatch> = rows.try_collect().await.map_err(Error::from)?;
+    let values = batches.iter().flat_map(|batch| {
+        let values = batch.column(0).as_primitive::<Int64Type>().values();
+        values.to_vec()
+    });
+    Ok(values.collect())
+}
+
 /// A write that must succeed.
 pub(crate) async fn write(session: &Session, sql: &str) -> WriteReport {
     match session.execute(sql).await {
@@ -62,7 +75,7 @@ pub(crate) async fn error(session: &Session, sql: &str) -> String {
     match session.execute(sql).await {
         Err(error) => error.to_string(),
         Ok(Answer::Rows(rows)) => match rows.try_collect::<Vec<_>>().await {
-            Err(error) => selvedge_engine::Error::from(error).to_string(),
+            Err(error) => Error::from(error).to_string(),
             Ok(_) => panic!("{sql}: succeeded"),
         },
         Ok(_) => panic!("{sql}: succeeded"),

@@ -1,10 +1,10 @@
-//! A real S3 server in this process.
+//! A real S3 server in this process, which can also pass for Google's: that one speaks nearly the same.
 
 use std::sync::Arc;
 
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::IF_NONE_MATCH;
+use hyper::header::{AUTHORIZATION, HeaderValue, IF_NONE_MATCH};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -30,11 +30,22 @@ pub(crate) struct S3 {
 impl S3 {
     /// Starts a server on a port of the system's choice.
     pub(crate) async fn start() -> Self {
+        Self::serve(false).await
+    }
+
+    /// Starts one that asks for no keys, and takes the condition of a put in Google's words.
+    pub(crate) async fn like_google() -> Self {
+        Self::serve(true).await
+    }
+
+    async fn serve(google: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(BUCKET)).unwrap();
         let service = {
             let mut builder = S3ServiceBuilder::new(FileSystem::new(dir.path()).unwrap());
-            builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+            if !google {
+                builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+            }
             builder.build()
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -46,7 +57,17 @@ impl S3 {
             while let Ok((socket, _)) = listener.accept().await {
                 let (service, turns) = (service.clone(), Arc::clone(&turns));
                 tokio::spawn(async move {
-                    let answer = service_fn(move |request: Request<Incoming>| {
+                    let answer = service_fn(move |mut request: Request<Incoming>| {
+                        if google {
+                            // Its client sends an empty one when there are no keys.
+                            request.headers_mut().remove(AUTHORIZATION);
+                        }
+                        // Generation 0: where no object is.
+                        let condition = request.headers_mut().remove("x-goog-if-generation-match");
+                        if google && condition.is_some_and(|generation| generation == "0") {
+                            let headers = request.headers_mut();
+                            headers.insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
+                        }
                         let (service, turns) = (service.clone(), Arc::clone(&turns));
                         async move {
                             let _turn = match request.headers().contains_key(IF_NONE_MATCH) {
@@ -72,6 +93,25 @@ impl S3 {
     /// The URL of a lake, or of anything else, in the bucket.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("s3://{BUCKET}/{path}")
+    }
+
+    /// The variables that tell a process where the server is and who may use it.
+    pub(crate) fn environment(&self) -> [(&'static str, &str); 4] {
+        [
+            ("AWS_ENDPOINT_URL", &self.endpoint),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ]
+    }
+
+    /// The variable that tells a client of Google's store to come here.
+    pub(crate) fn google_environment(&self) -> (&'static str, String) {
+        let endpoint = &self.endpoint;
+        let account = format!(
+            r#"{{"gcs_base_url":"{endpoint}","disable_oauth":true,"client_email":"","private_key":"","private_key_id":""}}"#
+        );
+        ("GOOGLE_SERVICE_ACCOUNT_KEY", account)
     }
 
     /// A client of the bucket.

@@ -306,12 +306,5 @@ pub(super) fn stopped(error: tokio::task::JoinError) -> Error {
 }
 
 fn storage(path: &Path, error: object_store::Error) -> Error {
-    let kind = match &error {
-        object_store::Error::PermissionDenied { .. }
-        | object_store::Error::Unauthenticated { .. } => ErrorKind::Denied,
-        _ => ErrorKind::Storage,
-    };
-    Error::new(kind, format!("data file {path} cannot be written"))
-        .with_detail(error.to_string())
-        .with_source(error)
+    Error::storage(format!("data file {path} cannot be written"), error)
 }
