@@ -182,6 +182,13 @@ impl Error {
         }
     }
 
+    /// The same error with another primary line.
+    #[must_use]
+    pub(crate) fn reworded(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// The same words without the source, for errors several readers share.
     pub(crate) fn retold(&self) -> Self {
         Self(Box::new(Parts {

@@ -78,8 +78,24 @@ pub(super) async fn declared(
     delta::to_arrow(&delta::to_delta(&schema)?)
 }
 
-/// Refuses what a type says beyond what a table can keep to.
+/// Refuses what a type, or one within it, says beyond what a table can keep to.
 fn honoured(table: &str, column: &str, data_type: &ast::DataType) -> Result<()> {
+    use ast::ArrayElemTypeDef::{AngleBracket, Parenthesis, SquareBracket};
+    match data_type {
+        ast::DataType::Array(AngleBracket(item) | SquareBracket(item, _) | Parenthesis(item)) => {
+            return honoured(table, column, item);
+        }
+        ast::DataType::Map(key, value) => {
+            honoured(table, column, key)?;
+            return honoured(table, column, value);
+        }
+        ast::DataType::Struct(fields, _) => {
+            return fields
+                .iter()
+                .try_for_each(|field| honoured(table, column, &field.field_type));
+        }
+        _ => {}
+    }
     let text = data_type.to_string();
     let upper = text.to_ascii_uppercase();
     let refuse = |why: &str, hint: String| {

@@ -3,18 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
+use datafusion::common::DataFusionError;
 use datafusion::datasource::file_format::FileFormat as DfFormat;
 use datafusion::datasource::file_format::avro::AvroFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::file_format::json::JsonFormat;
-use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{
     ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
 };
 use datafusion::execution::SessionState;
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStore};
 
+use super::culprit::shown;
+use super::parquet::SoundParquet;
 use crate::catalog::entry::FilesEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{self, FileFormat};
@@ -144,27 +149,108 @@ pub(super) async fn read(
     let schema = match declared {
         Some(declared) => schema::to_arrow(declared)?,
         None => {
-            let found = listing.infer_schema(state, &url).await.map_err(|error| {
-                let error = Error::from(error);
-                Error::new(
-                    error.kind(),
-                    format!("cannot read {path} as {}", kind.format),
-                )
-                .with_detail(error.message().to_owned())
-            })?;
-            if found.fields().is_empty() {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("no file matches {path}"),
-                ));
+            let found = listing.infer_schema(state, &url).await;
+            match found {
+                Ok(found) if !found.fields().is_empty() => found,
+                other => {
+                    let files = Files {
+                        path,
+                        format: kind.format,
+                        url: &url,
+                        listing: &listing,
+                    };
+                    return Err(files.without_columns(state, other.err()).await);
+                }
             }
-            found
         }
     };
     let config = ListingTableConfig::new(url)
         .with_listing_options(listing)
         .with_schema(schema);
     Ok(Arc::new(ListingTable::try_new(config)?))
+}
+
+/// Files whose columns were not found.
+struct Files<'a> {
+    path: &'a str,
+    format: FileFormat,
+    url: &'a ListingTableUrl,
+    listing: &'a ListingOptions,
+}
+
+impl Files<'_> {
+    /// Why they have no columns: none is there, all are empty, or one of them is wrong.
+    async fn without_columns(&self, state: &SessionState, why: Option<DataFusionError>) -> Error {
+        let Self { path, format, .. } = self;
+        let (store, found) = match self.list(state).await {
+            Ok((_, found)) if found.is_empty() => {
+                return Error::new(ErrorKind::NotFound, format!("no file matches {path}"));
+            }
+            Ok(found) => found,
+            Err(error) => return self.unreadable(why.unwrap_or(error)),
+        };
+        let Some(why) = why else {
+            let what = match found.as_slice() {
+                [_] => format!("{path} is empty"),
+                several => format!("all {} files that match {path} are empty", several.len()),
+            };
+            return Error::invalid(format!("{what}, so its columns are not known")).with_hint(
+                format!(
+                    "declare them: CREATE EXTERNAL TABLE t (..) STORED AS {format} LOCATION '{path}'"
+                ),
+            );
+        };
+        if found.len() == 1 {
+            return self.unreadable(why);
+        }
+        // The error does not say which file it is about: the first that fails alone, or beside those before it.
+        let mut merged = Schema::empty();
+        for file in found.iter().filter(|file| file.size > 0) {
+            let one = std::slice::from_ref(file);
+            let columns = self.listing.format.infer_schema(state, &store, one).await;
+            let joined = columns.and_then(|columns| {
+                Ok(Schema::try_merge([
+                    merged.clone(),
+                    columns.as_ref().clone(),
+                ])?)
+            });
+            match joined {
+                Ok(joined) => merged = joined,
+                Err(error) => {
+                    let error = self.unreadable(error);
+                    let detail = error.detail().unwrap_or_default();
+                    let file = shown(&self.url.object_store(), &file.location);
+                    let detail = format!("{file}: {detail}");
+                    return error.with_detail(detail);
+                }
+            }
+        }
+        self.unreadable(why)
+    }
+
+    async fn list(
+        &self,
+        state: &SessionState,
+    ) -> std::result::Result<(Arc<dyn ObjectStore>, Vec<ObjectMeta>), DataFusionError> {
+        let store = state.runtime_env().object_store(self.url)?;
+        let found = self
+            .url
+            .list_all_files(state, store.as_ref(), &self.listing.file_extension)
+            .await?
+            .try_collect()
+            .await?;
+        Ok((store, found))
+    }
+
+    fn unreadable(&self, why: DataFusionError) -> Error {
+        let why = Error::from(why);
+        let message = format!("cannot read {} as {}", self.path, self.format);
+        let detail = match why.detail() {
+            Some(detail) => format!("{}: {detail}", why.message()),
+            None => why.message().to_owned(),
+        };
+        Error::new(why.kind(), message).with_detail(detail)
+    }
 }
 
 fn reader(kind: Kind, options: &BTreeMap<String, String>) -> Result<Arc<dyn DfFormat>> {
@@ -225,7 +311,7 @@ fn reader(kind: Kind, options: &BTreeMap<String, String>) -> Result<Arc<dyn DfFo
                     .with_hint("CREATE EXTERNAL TABLE name STORED AS DELTA LOCATION '...'"),
             );
         }
-        FileFormat::Parquet => Arc::new(ParquetFormat::default()),
+        FileFormat::Parquet => Arc::new(SoundParquet::default()),
         FileFormat::Avro => Arc::new(AvroFormat),
         FileFormat::Json => {
             let mut format = JsonFormat::default().with_file_compression_type(kind.compression);

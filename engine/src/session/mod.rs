@@ -6,9 +6,12 @@ mod columns;
 mod cooperate;
 mod copy;
 mod create;
+mod culprit;
 mod files;
 mod ingest;
 mod insert;
+mod nested;
+mod parquet;
 mod prepared;
 mod properties;
 mod rename;
@@ -17,6 +20,7 @@ mod show;
 mod site;
 mod types;
 mod variables;
+mod whole;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -122,9 +126,14 @@ impl Session {
         let mut state = SessionStateBuilder::new()
             .with_config(session_config(&engine.settings))
             .with_runtime_env(Arc::clone(&engine.runtime))
+            // Before DataFusion's own, which are added next.
+            .with_expr_planners(vec![Arc::new(nested::MapSubscript)])
             .with_default_features()
+            .with_analyzer_rule(Arc::new(nested::NestedTypes))
             .with_query_planner(Arc::new(change::ChangePlanner))
             .with_physical_optimizer_rule(Arc::new(cooperate::CooperativeJoins))
+            .with_physical_optimizer_rule(Arc::new(whole::WholeFiles))
+            .with_physical_optimizer_rule(Arc::new(culprit::NameCulprits))
             .build();
         let functions = selvedge_udfs::scalar_functions().into_iter();
         for function in functions.chain([change::lossless_function()]) {

@@ -10,14 +10,18 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::metadata::ScalarAndMetadata;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
+use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SetExpr, VisitMut, VisitorMut};
 use parking_lot::Mutex;
 
 use super::change::ChangeRows;
 use super::scope::Scope;
+use super::types::sql_name;
 use super::{Session, StatementKind, insert, kind, plan, run_plan, run_write};
 use crate::answer::Answer;
 use crate::error::{Error, ErrorKind, Result};
@@ -226,14 +230,42 @@ impl Prepared {
     }
 }
 
-/// Types the planner inferred for parameters nothing else has told.
+/// Types the planner inferred for parameters nothing else has told. A parameter that stands in several
+/// places has the type to which all of them compare: `id = $1 OR id = $1 + 1` is no conflict.
 fn inferred(plan: &LogicalPlan, types: &mut HashMap<String, DataType>) -> Result<()> {
-    for (name, data_type) in plan.get_parameter_types()? {
-        if let Some(data_type) = data_type {
-            types.entry(name).or_insert(data_type);
-        }
+    let mut found: HashMap<String, DataType> = HashMap::new();
+    plan.apply_with_subqueries(|plan| {
+        plan.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let PlanExpr::Placeholder(Placeholder {
+                    id,
+                    field: Some(field),
+                }) = expr
+                {
+                    let here = field.data_type();
+                    let common = match found.get(id) {
+                        None => here.clone(),
+                        Some(before) => comparison_coercion(before, here)
+                            .ok_or_else(|| in_conflict(id, before, here))?,
+                    };
+                    found.insert(id.clone(), common);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    for (name, data_type) in found {
+        types.entry(name).or_insert(data_type);
     }
     Ok(())
+}
+
+fn in_conflict(parameter: &str, one: &DataType, other: &DataType) -> Error {
+    let (one, other) = (sql_name(one), sql_name(other));
+    Error::invalid(format!(
+        "parameter {parameter} would have to be {one} in one place and {other} in another"
+    ))
+    .with_hint(format!("say which: CAST({parameter} AS {one})"))
 }
 
 fn has_values(insert: &Insert) -> bool {

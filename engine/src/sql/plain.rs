@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Fetch, LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr, Value, VisitorMut,
-    WildcardAdditionalOptions,
+    AccessExpr, Expr, Fetch, LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr,
+    Subscript, Value, VisitorMut, WildcardAdditionalOptions,
 };
 
-use super::statement::Statement;
+use super::statement::{Statement, fold};
 use super::walk::walk_mut;
 
 pub(super) fn rewrite(statement: &mut Statement) {
@@ -25,6 +25,27 @@ impl VisitorMut for Plain {
             from_first(select);
         }
         ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        if let Expr::CompoundFieldAccess { access_chain, .. } = expr {
+            // Before the first bracket a dot may follow the name of a table: the planner tells them apart.
+            let fields = access_chain
+                .iter_mut()
+                .skip_while(|access| matches!(access, AccessExpr::Dot(_)));
+            fields.for_each(dot);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `items[1].price` is `items[1]['price']`.
+fn dot(access: &mut AccessExpr) {
+    if let AccessExpr::Dot(Expr::Identifier(name)) = access {
+        let name = Value::SingleQuotedString(fold(name));
+        *access = AccessExpr::Subscript(Subscript::Index {
+            index: Expr::value(name),
+        });
     }
 }
 

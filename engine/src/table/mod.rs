@@ -13,6 +13,7 @@
 //! | `protocol` | features read and written, others refused |
 //! | `schema` | Delta's schema JSON and Arrow |
 //! | `snapshot` | one version in memory |
+//! | `footer` | Parquet footers, without bounds that NaN makes untrue |
 //! | `handle` | one table of an engine: cache, queue of writers |
 //! | `located` | where the rows of a scan are: file and position |
 //! | `versioned` | a snapshot as DataFusion's `TableProvider` |
@@ -20,6 +21,7 @@
 pub(crate) mod actions;
 pub(crate) mod checkpoint;
 pub(crate) mod deletion;
+pub(crate) mod footer;
 pub(crate) mod handle;
 pub(crate) mod located;
 pub(crate) mod location;

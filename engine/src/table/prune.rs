@@ -183,6 +183,10 @@ impl LogStatistics<'_> {
             .iter()
             .map(|file| {
                 let stats = file.stats(self.schema())?.columns.get(&column.name)?;
+                // As with footers (`footer`): what a NaN satisfies, the bounds do not tell.
+                if stats.nan {
+                    return None;
+                }
                 let (value, _) = bound(stats).as_ref()?;
                 // The type differs where the column was widened after the statistics were parsed.
                 (value.data_type() == *data_type).then(|| value.clone())

@@ -34,6 +34,8 @@ pub(crate) struct ColumnStats {
     pub max: Option<(ScalarValue, bool)>,
     /// Nulls in the file, deleted rows included.
     pub null_count: Option<u64>,
+    /// Whether NaN may lie outside the bounds: in a float column whose writer does not deny it.
+    pub nan: bool,
 }
 
 impl FileStats {
@@ -49,13 +51,16 @@ impl FileStats {
                 let (value, exact) = bound(value, field.data_type(), side)?;
                 Some((value, exact && tight_bounds))
             };
-            let nulls = raw.null_count.as_ref();
+            let count =
+                |counts: &Option<Map<String, Value>>| counts.as_ref()?.get(field.name())?.as_u64();
             let column = ColumnStats {
                 min: bound(&raw.min_values, Side::Lower),
                 max: bound(&raw.max_values, Side::Upper),
-                null_count: nulls.and_then(|nulls| nulls.get(field.name())?.as_u64()),
+                null_count: count(&raw.null_count),
+                nan: field.data_type().is_floating() && count(&raw.nan_count) != Some(0),
             };
-            (column != ColumnStats::default()).then(|| (field.name().clone(), column))
+            let known = column.min.is_some() || column.max.is_some() || column.null_count.is_some();
+            known.then(|| (field.name().clone(), column))
         };
         Some(Self {
             num_records: raw.num_records,
@@ -73,6 +78,8 @@ struct RawStats {
     min_values: Option<Map<String, Value>>,
     max_values: Option<Map<String, Value>>,
     null_count: Option<Map<String, Value>>,
+    /// Of our own files only.
+    nan_count: Option<Map<String, Value>>,
 }
 
 #[derive(Clone, Copy)]
@@ -107,7 +114,7 @@ fn bound(json: &Value, data_type: &DataType, side: Side) -> Option<(ScalarValue,
             let v = side.widen(v, f32::next_down, f32::next_up);
             (!v.is_nan()).then_some((ScalarValue::Float32(Some(v)), false))
         }
-        // The JSON reader may be off by a unit; and a NaN, above all bounds, may be left out.
+        // The JSON reader may be off by a unit.
         (D::Float64, ScalarValue::Float64(Some(v))) => {
             let v = side.widen(v, |v| v.next_down().next_down(), |v| v.next_up().next_up());
             (!v.is_nan()).then_some((ScalarValue::Float64(Some(v)), false))

@@ -19,7 +19,7 @@ use datafusion::common::config::TableParquetOptions;
 use datafusion::common::{Result, ScalarValue, Statistics, TableReference, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{
-    CachedParquetFileReaderFactory, ParquetRowSelection,
+    CachedParquetFileReaderFactory, ParquetFileReaderFactory, ParquetRowSelection,
 };
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
@@ -31,6 +31,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectMeta;
 
+use super::footer::{self, SoundFooters};
 use super::located::{self, Located, physical_rows};
 use super::snapshot::{DataFile, Snapshot, TableRoot};
 use super::stats::{Summary, VisibleStats};
@@ -249,12 +250,17 @@ impl VersionedTable {
             .get_file_metadata_cache();
         let store = Arc::new(Whole(Arc::clone(&self.root.store)));
         let reader = CachedParquetFileReaderFactory::new(store, footers);
+        let reader: Arc<dyn ParquetFileReaderFactory> =
+            match footer::holds_floats(columns.table_schema.file_schema()) {
+                true => Arc::new(SoundFooters(reader)),
+                false => Arc::new(reader),
+            };
         let source = ParquetSource::new(columns.table_schema.clone())
             .with_table_parquet_options(TableParquetOptions {
                 global: options,
                 ..TableParquetOptions::default()
             })
-            .with_parquet_file_reader_factory(Arc::new(reader));
+            .with_parquet_file_reader_factory(reader);
         match footer_hint {
             Some(bytes) => source.with_metadata_size_hint(bytes),
             None => source,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array,
-    Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray,
+    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array,
+    Float64Array, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray,
     TimestampMicrosecondArray, TimestampNanosecondArray, new_null_array,
 };
 use datafusion::arrow::compute::{cast, concat_batches, filter_record_batch};
@@ -934,10 +934,97 @@ async fn a_nan_is_neither_skipped_nor_forgotten() {
     ] {
         same(&context, sql).await;
     }
+    // Only a writer that counts NaN may say that a bound is one.
     assert_eq!(
         files_read(&context, "select x from t where x > 100").await,
-        2
+        3
     );
+    let counted = |count: &str| {
+        format!(
+            r#"{{"numRecords":2,"minValues":{{"x":0.0}},"maxValues":{{"x":2.0}},"nullCount":{{"x":0}},"nanCount":{count}}}"#
+        )
+    };
+    for (nans, read) in [(r#"{"x":0}"#, 2), (r#"{"x":1}"#, 3), ("{}", 3)] {
+        build.files[1].stats = Some(counted(nans));
+        let context = build.context(&[]);
+        assert_eq!(
+            files_read(&context, "select x from t where x > 100").await,
+            read,
+            "{nans}"
+        );
+    }
+}
+
+/// Row groups of 64 rows, pages of 16, with bounds and bloom filters: the files of a writer that
+/// leaves NaN out of all of them.
+#[tokio::test]
+async fn bounds_of_foreign_floats_hide_no_nan() {
+    const NAN: f64 = f64::NAN;
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("x", DataType::Float64, true),
+        Field::new("y", DataType::Float32, true),
+    ]));
+    let special = |row: i64| match row {
+        70 | 200 => NAN,
+        90 | 250 => -NAN,
+        130..192 => 5.0,
+        192 => NAN,
+        256..320 => NAN,
+        330 => -0.0,
+        331 => 0.0,
+        384..448 => -0.0,
+        _ => (row % 100) as f64 / 10.0,
+    };
+    let mut build = Build::new(Arc::clone(&schema), &[]);
+    for (first, count) in [(0, 448), (448, 64), (128, 65), (384, 64)] {
+        let rows = RecordBatch::try_new(
+            Arc::clone(&schema),
+            vec![
+                Arc::new((first..first + count).collect::<Int64Array>()),
+                Arc::new(
+                    (first..first + count)
+                        .map(special)
+                        .collect::<Float64Array>(),
+                ),
+                Arc::new(
+                    (first..first + count)
+                        .map(|row| special(row) as f32)
+                        .collect::<Float32Array>(),
+                ),
+            ],
+        );
+        build.add(File::of(rows.unwrap())).await;
+    }
+    for pushdown in ["false", "true"] {
+        let context = build.context(&[("datafusion.execution.parquet.pushdown_filters", pushdown)]);
+        for (column, ops) in [
+            ("x", ["=", "<>", "<", "<=", ">", ">="].as_slice()),
+            ("y", &["<>", "<", ">"]),
+        ] {
+            for op in ops {
+                for value in ["5", "11", "-1", "-0.0", "'NaN'", "'-NaN'"] {
+                    for not in ["", "not"] {
+                        let filter = format!("{not} {column} {op} arrow_cast({value}, 'Float64')");
+                        let all = format!("select id from {{}} where {filter}");
+                        let ids = same(&context, &all).await;
+                        let some = format!("select id from t where {filter} limit 3");
+                        let some = lines(&context, &some).await;
+                        assert_eq!(some.len(), ids.len().min(3), "{filter}");
+                    }
+                }
+            }
+            for sql in [
+                "select id from {} where COLUMN in (5, 'NaN')",
+                "select COLUMN from {} order by COLUMN limit 7",
+                "select COLUMN from {} order by COLUMN desc limit 7",
+                "select min(COLUMN), max(COLUMN), count(COLUMN) from {}",
+                "select count(*) from {} where COLUMN > 1000",
+            ] {
+                same(&context, &sql.replace("COLUMN", column)).await;
+            }
+        }
+    }
 }
 
 /// A linear congruential generator: the same tables and predicates in every run.

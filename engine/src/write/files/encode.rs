@@ -27,12 +27,14 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, TypePtr};
 use tokio::sync::mpsc;
 
+use super::nan::{self, NanLeaves};
 use super::stats::{STRING_BYTES, Seen, StatsPlan};
 use super::upload::{Upload, join};
 use crate::error::{Error, Result};
+use crate::table::footer;
 
 /// Rows of a full row group: enough for good encoding, few enough to skip and to share out.
-const ROW_GROUP_ROWS: usize = 1 << 20;
+pub(super) const ROW_GROUP_ROWS: usize = 1 << 20;
 /// Below this many rows neither dictionaries nor the probe for them pay.
 const DICTIONARY_ROWS: usize = 1024;
 /// Rows the probe for dictionaries looks at.
@@ -76,7 +78,7 @@ impl Format {
         let small =
             rows < PROBED_ROWS && sample.iter().map(batch_bytes).sum::<usize>() < COMPRESSED_BYTES;
         let mut properties = WriterProperties::builder()
-            .set_created_by("selvedge".into())
+            .set_created_by(footer::created_by())
             .set_compression(match small {
                 true => Compression::UNCOMPRESSED,
                 false => self.compression,
@@ -107,6 +109,8 @@ pub(super) struct Encoder {
     buffer: Buffer,
     row_group: Option<RowGroup>,
     seen: Vec<Seen>,
+    /// Of the row groups that are finished.
+    nan: NanLeaves,
     parallel: bool,
     rows: u64,
 }
@@ -140,6 +144,7 @@ impl Encoder {
             buffer,
             row_group: None,
             seen: format.stats.unseen(),
+            nan: NanLeaves::default(),
             parallel,
             rows: 0,
         })
@@ -216,16 +221,23 @@ impl Encoder {
 
     /// Ends the open row group, if any, and passes its bytes on.
     pub(super) async fn flush_row_group(&mut self, upload: &mut Upload) -> Result<()> {
-        let Some(group) = self.row_group.take() else {
+        let Some(mut group) = self.row_group.take() else {
             return Ok(());
         };
+        let nan = std::mem::take(&mut group.nan);
         let chunks = group.close().await?;
         let mut writer = self.parquet.next_row_group().map_err(encoding)?;
-        for chunk in chunks {
+        for (leaf, mut chunk) in chunks.into_iter().enumerate() {
+            if nan.contains(&leaf) {
+                let close = chunk.close_mut();
+                close.metadata = footer::unbounded(close.metadata.clone()).map_err(encoding)?;
+                close.column_index = None;
+            }
             chunk.append_to_row_group(&mut writer).map_err(encoding)?;
             upload.push(self.buffer.take()).await?;
         }
         writer.close().map_err(encoding)?;
+        self.nan.extend(nan);
         Ok(())
     }
 
@@ -236,7 +248,7 @@ impl Encoder {
         upload.push(self.buffer.take()).await?;
         Ok(Encoded {
             rows: self.rows,
-            stats: self.format.stats.render(&footer, &self.seen),
+            stats: self.format.stats.render(&footer, &self.seen, &self.nan),
         })
     }
 }
@@ -244,6 +256,7 @@ impl Encoder {
 /// A row group being encoded.
 struct RowGroup {
     rows: usize,
+    nan: NanLeaves,
     columns: Columns,
 }
 
@@ -280,11 +293,18 @@ impl RowGroup {
             true => Columns::Tasks(writers.into_iter().map(ColumnTask::spawn).collect()),
             false => Columns::InPlace(writers),
         };
-        Self { rows: 0, columns }
+        Self {
+            rows: 0,
+            nan: NanLeaves::default(),
+            columns,
+        }
     }
 
     async fn write(&mut self, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<()> {
         self.rows += batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        for batch in batches {
+            nan::find(batch, &mut self.nan);
+        }
         match &mut self.columns {
             Columns::InPlace(writers) => {
                 for batch in batches {

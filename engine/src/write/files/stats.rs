@@ -1,17 +1,19 @@
 //! Statistics of a data file as the log keeps them, made from the Parquet footer just written.
 //!
-//! The footer does not know two things, which are watched while rows go by: whether a float column
-//! holds NaN (its bounds are then useless to a reader that orders NaN) and how many lists and maps
-//! are null (the footer counts nulls of their elements).
+//! The footer does not know how many lists and maps are null (it counts nulls of their elements),
+//! which is watched while rows go by. It bounds no chunk that holds NaN; to Delta's statistics we
+//! add `nanCount`, zero for each float column without NaN, because a reader of the log could not
+//! tell otherwise whether bounds are of all values or only of those that are not NaN.
 
 use chrono::{DateTime, Datelike, Days, NaiveDate};
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::buffer::NullBuffer;
-use datafusion::arrow::datatypes::{DataType, Fields, Float32Type, Float64Type, Schema};
+use datafusion::arrow::datatypes::{DataType, Fields, Schema};
 use parquet::data_type::AsBytes;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
+use super::nan::NanLeaves;
 use crate::error::{Error, Result};
 use crate::table::actions::Metadata;
 
@@ -62,7 +64,6 @@ enum Kind {
 /// What the footer will not tell of each planned column.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
-    nan: bool,
     nulls: u64,
 }
 
@@ -95,25 +96,24 @@ impl StatsPlan {
     /// Looks at rows on their way into a file.
     pub(super) fn observe(&self, batch: &RecordBatch, seen: &mut [Seen]) {
         for (column, seen) in self.columns.iter().zip(seen) {
-            match column.kind {
-                Kind::Float if !seen.nan => {
-                    let (array, _) = resolve(batch, &column.position);
-                    seen.nan = holds_nan(&array);
-                }
-                Kind::Repeated => {
-                    let (_, nulls) = resolve(batch, &column.position);
-                    seen.nulls += nulls.map_or(0, |n| n.null_count() as u64);
-                }
-                _ => {}
+            if column.kind == Kind::Repeated {
+                let nulls = nulls(batch, &column.position);
+                seen.nulls += nulls.map_or(0, |n| n.null_count() as u64);
             }
         }
     }
 
     /// The `stats` of an `add` line.
-    pub(super) fn render(&self, footer: &ParquetMetaData, seen: &[Seen]) -> String {
+    pub(super) fn render(
+        &self,
+        footer: &ParquetMetaData,
+        seen: &[Seen],
+        nan: &NanLeaves,
+    ) -> String {
         let mut min = Vec::new();
         let mut max = Vec::new();
         let mut nulls = Vec::new();
+        let mut nans = Vec::new();
         for (column, seen) in self.columns.iter().zip(seen) {
             let count = match column.kind {
                 Kind::Repeated => Some(seen.nulls),
@@ -122,8 +122,8 @@ impl StatsPlan {
             if let Some(count) = count {
                 nulls.push((column.path.as_slice(), count.to_string()));
             }
-            if seen.nan {
-                continue;
+            if column.kind == Kind::Float && !nan.contains(&column.leaf) {
+                nans.push((column.path.as_slice(), "0".to_owned()));
             }
             let [least, most] = bounds(footer, column.leaf);
             if let Some(text) = least.and_then(|b| b.json(column.kind, Side::Min)) {
@@ -134,8 +134,12 @@ impl StatsPlan {
             }
         }
         let rows = footer.file_metadata().num_rows();
+        let nans = match nans.as_slice() {
+            [] => String::new(),
+            nans => format!("\"nanCount\":{},", object(nans, 0)),
+        };
         format!(
-            "{{\"numRecords\":{rows},\"minValues\":{},\"maxValues\":{},\"nullCount\":{},\"tightBounds\":true}}",
+            "{{\"numRecords\":{rows},\"minValues\":{},\"maxValues\":{},\"nullCount\":{},{nans}\"tightBounds\":true}}",
             object(&min, 0),
             object(&max, 0),
             object(&nulls, 0)
@@ -251,27 +255,15 @@ fn kind(data_type: &DataType) -> Kind {
     }
 }
 
-/// The array at `position`, and its nulls joined with those of the structs around it.
-fn resolve(batch: &RecordBatch, position: &[usize]) -> (ArrayRef, Option<NullBuffer>) {
+/// Nulls of the array at `position`, joined with those of the structs around it.
+fn nulls(batch: &RecordBatch, position: &[usize]) -> Option<NullBuffer> {
     let mut array = batch.column(position[0]);
     let mut nulls = array.logical_nulls();
     for &index in &position[1..] {
         array = array.as_struct().column(index);
         nulls = NullBuffer::union(nulls.as_ref(), array.logical_nulls().as_ref());
     }
-    (ArrayRef::clone(array), nulls)
-}
-
-/// Slots of nulls are looked at too: a NaN there only costs the bounds.
-fn holds_nan(array: &ArrayRef) -> bool {
-    // Folding without an early end lets the compiler use vector instructions.
-    if let Some(array) = array.as_primitive_opt::<Float64Type>() {
-        array.values().iter().fold(false, |any, v| any | v.is_nan())
-    } else if let Some(array) = array.as_primitive_opt::<Float32Type>() {
-        array.values().iter().fold(false, |any, v| any | v.is_nan())
-    } else {
-        false
-    }
+    nulls
 }
 
 fn null_count(footer: &ParquetMetaData, leaf: usize) -> Option<u64> {

@@ -12,7 +12,7 @@ use datafusion::arrow::array::{
     TimestampMicrosecondArray,
 };
 use datafusion::arrow::compute::{cast, concat_batches};
-use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Int64Type, Schema};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
@@ -565,7 +565,10 @@ async fn a_file_names_its_writer_and_hides_arrow() {
     assert_eq!((add.modification_time, add.data_change), (1234, true));
     let reader = ParquetRecordBatchReaderBuilder::try_new(table.object(add).await).unwrap();
     let file = reader.metadata().file_metadata();
-    assert_eq!(file.created_by(), Some("selvedge"));
+    assert_eq!(
+        file.created_by(),
+        Some(concat!("selvedge version ", env!("CARGO_PKG_VERSION")))
+    );
     assert!(file.key_value_metadata().is_none_or(Vec::is_empty));
     // So that a reader of older Arrow libraries is not asked for views.
     assert_eq!(reader.schema().field(1).data_type(), &DataType::Utf8);
@@ -1221,8 +1224,86 @@ async fn nan_takes_the_bounds_away_and_infinity_its_own() {
          \"minValues\":{\"inf\":1.5,\"zero\":-0.0,\"small\":1e-20},\
          \"maxValues\":{\"zero\":0.0,\"small\":0.2},\
          \"nullCount\":{\"nan\":0,\"inf\":0,\"zero\":0,\"small\":0},\
+         \"nanCount\":{\"inf\":0,\"zero\":0,\"small\":0},\
          \"tightBounds\":true}"
     );
+}
+
+#[tokio::test]
+async fn a_chunk_with_nan_has_no_bounds_and_keeps_its_null_count() {
+    let item = Arc::new(Field::new("element", DataType::Float32, true));
+    let inner = Field::new("inner", DataType::Float64, true);
+    let schema = schema(&[
+        ("id", DataType::Int64),
+        ("x", DataType::Float64),
+        ("s", DataType::Struct(vec![inner].into())),
+        ("l", DataType::List(item)),
+        ("last", DataType::Float64),
+    ]);
+    // Three row groups; NaN stands in the second only, and in the list in the first.
+    let group = encode::ROW_GROUP_ROWS;
+    let rows = 2 * group + 10;
+    let float = |nan: Option<usize>| {
+        let value = |row| match row {
+            _ if Some(row) == nan => Some(f64::NAN),
+            0 => None,
+            row => Some(row as f64),
+        };
+        (0..rows).map(value).collect::<Float64Array>()
+    };
+    let DataType::Struct(fields) = schema.field(2).data_type() else {
+        panic!()
+    };
+    let inner: ArrayRef = Arc::new(float(Some(group + 5)));
+    let list = ListArray::from_iter_primitive::<Float32Type, _, _>(
+        (0..rows).map(|row| Some([Some(row as f32), (row == 7).then_some(-f32::NAN)])),
+    );
+    let DataType::List(element) = schema.field(3).data_type() else {
+        panic!()
+    };
+    let (_, offsets, values, nulls) = list.into_parts();
+    let list = ListArray::new(Arc::clone(element), offsets, values, nulls);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(0..rows as i64)),
+        Arc::new(float(Some(group + 3))),
+        Arc::new(StructArray::new(fields.clone(), vec![inner], None)),
+        Arc::new(list),
+        Arc::new(float(None)),
+    ];
+    let table = Table::new(probe(), schema.clone());
+    let written = table.write(&[vec![batch(&schema, columns)]]).await.unwrap();
+    let bytes = table.object(&written.adds[0]).await;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+    let bounded: Vec<Vec<bool>> = reader
+        .metadata()
+        .row_groups()
+        .iter()
+        .map(|group| {
+            let columns = group.columns().iter();
+            columns
+                .map(|chunk| {
+                    let statistics = chunk.statistics().unwrap();
+                    assert!(statistics.null_count_opt().is_some());
+                    statistics.min_bytes_opt().is_some() && statistics.max_bytes_opt().is_some()
+                })
+                .collect()
+        })
+        .collect();
+    assert_eq!(
+        bounded,
+        [
+            [true, true, true, false, true],
+            [true, false, false, true, true],
+            [true, true, true, true, true],
+        ]
+    );
+    let stats = json(&written.adds[0]);
+    assert_eq!(
+        stats["minValues"],
+        serde_json::json!({"id": 0, "last": 1.0})
+    );
+    assert_eq!(stats["nullCount"]["x"], 1);
+    assert_eq!(stats["nanCount"], serde_json::json!({"last": 0}));
 }
 
 #[tokio::test]
