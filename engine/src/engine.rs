@@ -20,6 +20,8 @@ use crate::catalog::CatalogLog;
 use crate::catalog::entry::TableEntry;
 use crate::clock::Ambient;
 use crate::error::{Error, Result};
+use crate::maintenance::auto::Workshop;
+use crate::session::options::Options;
 use crate::session::{Session, SessionOptions};
 use crate::settings::Settings;
 use crate::store::{self, Lake};
@@ -64,6 +66,7 @@ pub(crate) struct Inner {
     pub catalog: CatalogLog,
     pub hooks: Vec<Arc<dyn WriteHookSupplier>>,
     pub background: TaskTracker,
+    workshop: Arc<Workshop>,
     /// Tables by identifier and place: a table dropped and made anew is another one.
     tables: Mutex<HashMap<(String, String), Arc<Table>>>,
 }
@@ -104,7 +107,7 @@ impl Engine {
         &self.inner.lake.url
     }
 
-    /// Waits for background work (checkpoints) that writes have started.
+    /// Waits for background work (checkpoints, merges of small files) that writes have started.
     pub async fn settle(&self) {
         self.inner.background.close();
         self.inner.background.wait().await;
@@ -188,8 +191,10 @@ impl EngineBuilder {
                 store::probe(&lake, &self.ambient.id().to_string()).await?;
             }
         }
+        let workshop = Workshop::new(Arc::clone(&runtime), self.settings.clone());
         Ok(Engine {
             inner: Arc::new(Inner {
+                workshop,
                 settings: self.settings,
                 ambient: self.ambient,
                 lake,
@@ -217,11 +222,9 @@ impl Inner {
     /// A handle of the table at a place nobody shares yet.
     pub(crate) fn open_table(&self, location: &str) -> Result<Arc<Table>> {
         let root = self.root(location)?;
-        Ok(Arc::new(Table::new(
-            root,
-            self.ambient.clone(),
-            self.background.clone(),
-        )))
+        let table = Table::new(root, self.ambient.clone(), self.background.clone());
+        table.keep_up(self.workshop.upkeep());
+        Ok(Arc::new(table))
     }
 
     /// Lets every session find the handle through which `entry` was just made.
@@ -231,15 +234,22 @@ impl Inner {
             .insert((entry.id.clone(), entry.location.clone()), table);
     }
 
-    /// Removes, once per table and in the background, what writers that died on this disk left half written.
+    /// Removes what writers that died on this disk left half written in a table's folder, if nobody can be
+    /// writing it any more; returns how many files.
+    pub(crate) async fn sweep(&self, table: &Table) -> Result<u64> {
+        let now = self.ambient.now_ms().max(0).unsigned_abs();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now);
+        store::sweep(&self.lake, &table.root.path, STAGING_AGE, now).await
+    }
+
+    /// The same once per table and in the background.
     pub(crate) fn sweep_once(self: &Arc<Self>, table: &Arc<Table>) {
         if self.lake.remote() || !table.begin_sweep() {
             return;
         }
         let (engine, table) = (Arc::clone(self), Arc::clone(table));
         self.background.spawn(async move {
-            let now = SystemTime::UNIX_EPOCH + Duration::from_millis(engine.ambient.now_ms().max(0) as u64);
-            match store::sweep(&engine.lake, &table.root.path, STAGING_AGE, now).await {
+            match engine.sweep(&table).await {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, table = %table.root.path, "removed what dead writers left behind"),
                 Err(error) => tracing::warn!(%error, table = %table.root.path, "leftovers were not removed"),
@@ -290,7 +300,8 @@ pub(crate) fn session_config(settings: &Settings) -> SessionConfig {
         .with_default_catalog_and_schema(crate::catalog::NAME, crate::catalog::DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
-        .with_target_partitions(settings.target_partitions);
+        .with_target_partitions(settings.target_partitions)
+        .with_option_extension(Options::default());
     let options = config.options_mut();
     // Errors point at the place in the text.
     options.sql_parser.collect_spans = true;

@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Rooms: `sql` (text to statements), `catalog` (names to tables), `table` (one Delta table),
-//! `write` (the only way in), `store` (where objects live).
+//! `write` (the only way in), `maintenance` (upkeep of tables), `store` (where objects live).
 
 mod answer;
 mod catalog;
 mod clock;
 mod engine;
 mod error;
+mod maintenance;
+mod progress;
 mod session;
 mod settings;
 mod sql;
@@ -25,6 +27,7 @@ mod write;
 pub use answer::Answer;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, ErrorKind, Position, Result};
+pub use progress::Progress;
 pub use session::{
     IngestMode, Prepared, Session, SessionOptions, StatementKind, TableInfo, TableKind,
 };

@@ -20,6 +20,8 @@ pub struct Settings {
     pub max_commit_retries: u32,
     /// Commits after which a checkpoint is considered.
     pub checkpoint_interval: u64,
+    /// Whether small files are merged in the background of writes, on tables that do not say otherwise.
+    pub auto_optimize: bool,
     /// Longest pause between two tries of a commit.
     pub max_backoff: Duration,
 }
@@ -33,6 +35,7 @@ impl Default for Settings {
             target_file_bytes: 256 << 20,
             max_commit_retries: 100,
             checkpoint_interval: 100,
+            auto_optimize: true,
             max_backoff: Duration::from_millis(200),
         }
     }

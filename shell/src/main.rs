@@ -11,6 +11,7 @@ mod exit;
 mod figures;
 mod interactive;
 mod interrupt;
+mod progress;
 mod render;
 mod report;
 mod run;

@@ -10,6 +10,7 @@ use crate::args::Options;
 use crate::exit::Exit;
 use crate::figures;
 use crate::interrupt::Interrupt;
+use crate::progress;
 use crate::render::{Format, LeftOut, RenderError, Shape};
 use crate::report;
 use crate::script::{Statement, Statements};
@@ -48,6 +49,7 @@ pub(crate) struct Runner {
     shape: Shape,
     quiet: bool,
     interrupt: Interrupt,
+    progress: progress::Line,
     out: Box<dyn Write>,
     /// Whether the next result is parted from one before it.
     pub(crate) parted: bool,
@@ -56,6 +58,7 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn new(session: Session, options: &Options, interrupt: Interrupt) -> Self {
         Self {
+            progress: progress::Line::of(&session, options.quiet),
             session,
             format: options.format,
             timing: options.timing,
@@ -101,7 +104,9 @@ impl Runner {
     pub(crate) async fn statement(&mut self, sql: &str) -> Result<(), Failure> {
         let started = Instant::now();
         let interrupt = self.interrupt.clone();
+        self.progress.begin();
         let done = interrupt.guard(self.answer(sql)).await;
+        self.progress.end();
         // What was written before a failure is part of the answer too.
         let flushed = self.out.flush().map_err(Failure::Output);
         done.unwrap_or(Err(Failure::Interrupted))?;
@@ -113,7 +118,10 @@ impl Runner {
     }
 
     async fn answer(&mut self, sql: &str) -> Result<(), Failure> {
-        match self.session.execute(sql).await.map_err(Failure::Refused)? {
+        let answer = self.session.execute(sql).await;
+        // Before the answer takes its place.
+        self.progress.end();
+        match answer.map_err(Failure::Refused)? {
             Answer::Rows(mut rows) => {
                 let shape = if explains(sql) {
                     Shape::default()

@@ -9,6 +9,7 @@
 //! - `power`: the engine on every disk a power loss may leave.
 //! - `traps`: what other engines got wrong, by name.
 //! - `faults`: the tool that breaks a store on purpose, tested itself.
+//! - `upkeep`: OPTIMIZE, VACUUM, RESTORE, ANALYZE and the merges behind writes, beside other statements and faults.
 
 #![expect(
     clippy::unwrap_used,
@@ -29,3 +30,4 @@ mod s3;
 mod slt;
 mod support;
 mod traps;
+mod upkeep;

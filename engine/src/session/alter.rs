@@ -407,6 +407,7 @@ async fn amend(
             },
             vectors: None,
             rearranges: false,
+            transaction: None,
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()

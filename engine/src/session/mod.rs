@@ -10,7 +10,9 @@ mod culprit;
 mod files;
 mod ingest;
 mod insert;
+mod maintain;
 mod nested;
+pub(crate) mod options;
 mod parquet;
 mod prepared;
 mod properties;
@@ -36,8 +38,8 @@ use datafusion::logical_expr::{
     AggregateUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, WindowUDF,
 };
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use futures::TryStreamExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use parking_lot::{Mutex, RwLock};
 
 use crate::answer::Answer;
@@ -45,6 +47,7 @@ use crate::catalog;
 use crate::catalog::entry::Relation;
 use crate::engine::{Inner, session_config};
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{Observer, Progress};
 use crate::sql::{self, Statement};
 use crate::write::report::WriteReport;
 use crate::write::sink::WriteExec;
@@ -88,6 +91,7 @@ struct Shared {
     state: RwLock<SessionState>,
     registered: RwLock<HashMap<String, Arc<dyn TableProvider>>>,
     prepared: Mutex<HashMap<String, Prepared>>,
+    observer: RwLock<Option<Observer>>,
 }
 
 /// Whether a statement reads, writes rows, or does something else.
@@ -149,6 +153,7 @@ impl Session {
                 state: RwLock::new(state),
                 registered: RwLock::new(HashMap::new()),
                 prepared: Mutex::new(HashMap::new()),
+                observer: RwLock::new(None),
             }),
         }
     }
@@ -201,6 +206,12 @@ impl Session {
     pub fn register_window(&self, function: WindowUDF) -> Result<()> {
         self.inner.state.write().register_udwf(Arc::new(function))?;
         Ok(())
+    }
+
+    /// Tells `observer` how far statements of this session have come that take long: OPTIMIZE, VACUUM, RESTORE
+    /// and ANALYZE. It is called on the engine's threads and should return at once.
+    pub fn on_progress(&self, observer: impl Fn(&Progress) + Send + Sync + 'static) {
+        *self.inner.observer.write() = Some(Arc::new(observer));
     }
 
     /// The catalog's name (`lake`).
@@ -271,6 +282,7 @@ impl Session {
             user: self.inner.options.user.clone(),
             external_files: self.inner.options.external_files,
             registered: self.inner.registered.read().clone(),
+            observer: self.inner.observer.read().clone(),
         };
         Scope::begin(terms).await
     }
@@ -340,10 +352,10 @@ impl Session {
             Statement::CreateView(create) => create::view(&scope, create).await,
             Statement::Drop(drop) => alter::drop(&scope, drop).await,
             Statement::AlterTable { name, action } => alter::table(&scope, &name, action).await,
-            Statement::Optimize(_) => Err(Error::unsupported("OPTIMIZE is not supported")),
-            Statement::Vacuum(_) => Err(Error::unsupported("VACUUM is not supported")),
-            Statement::Restore(_) => Err(Error::unsupported("RESTORE is not supported")),
-            Statement::Analyze { .. } => Err(Error::unsupported("ANALYZE is not supported")),
+            Statement::Optimize(optimize) => maintain::optimize(&scope, optimize).boxed().await,
+            Statement::Vacuum(vacuum) => maintain::vacuum(&scope, vacuum).boxed().await,
+            Statement::Restore(restore) => maintain::restore(&scope, restore).boxed().await,
+            Statement::Analyze { table } => maintain::analyze(&scope, &table).boxed().await,
             Statement::Show(show) => show::show(&scope, show).await,
             Statement::Describe(name) => show::describe(&scope, &name).await,
             Statement::DescribeHistory(name) => show::history(&scope, &name).await,

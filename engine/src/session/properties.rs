@@ -1,7 +1,9 @@
 //! Properties a table may be given, and what each must say.
 
 use crate::error::{Error, Result};
+use crate::maintenance::auto;
 use crate::sql;
+use crate::table::retention;
 
 /// What INSERT OVERWRITE replaces: `table` (the default) or only the `partitions` present in the rows.
 pub(super) const OVERWRITE: &str = "selvedge.overwrite";
@@ -12,14 +14,20 @@ enum Form {
     Number(i64),
     /// Names, separated by commas.
     Columns,
+    /// An interval without months.
+    Duration,
     OneOf(&'static [&'static str]),
 }
 
-const KNOWN: [(&str, Form); 5] = [
+const KNOWN: [(&str, Form); 9] = [
     ("delta.appendOnly", Form::Boolean),
     ("delta.checkpointInterval", Form::Number(1)),
     ("delta.dataSkippingNumIndexedCols", Form::Number(-1)),
     ("delta.dataSkippingStatsColumns", Form::Columns),
+    (retention::DELETED_FILES, Form::Duration),
+    (retention::LOG_CLEANUP, Form::Boolean),
+    (retention::LOG, Form::Duration),
+    (auto::PROPERTY, Form::Boolean),
     (OVERWRITE, Form::OneOf(&["table", "partitions"])),
 ];
 
@@ -40,6 +48,9 @@ pub(super) fn check(table: &str, key: &str, value: &str) -> Result<()> {
             _ => wrong(&format!("a whole number from {least} on")),
         },
         Form::Columns if value.trim().is_empty() => wrong("a list of columns"),
+        Form::Duration if retention::parse(value).is_none() => {
+            wrong("a duration like 'interval 7 days'")
+        }
         Form::OneOf(values) if !values.contains(&value) => wrong(&values.join(" or ")),
         _ => Ok(()),
     }

@@ -22,6 +22,7 @@ use crate::catalog::entry::{Relation, TableEntry, ViewEntry};
 use crate::catalog::{self, Pinned};
 use crate::engine::Inner;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Observer;
 use crate::sql::{self, At};
 use crate::table::handle::Table;
 use crate::table::protocol;
@@ -39,6 +40,8 @@ pub(super) struct Scope {
     pub batch_id: i64,
     pub user: Option<String>,
     pub external_files: bool,
+    /// Who is told how far long work has come.
+    pub observer: Option<Observer>,
     /// Tables the embedding program registered, by name.
     registered: HashMap<String, Arc<dyn TableProvider>>,
     resolved: Mutex<HashMap<(String, String), Arc<dyn TableProvider>>>,
@@ -52,6 +55,7 @@ pub(super) struct Terms {
     pub state: SessionState,
     pub user: Option<String>,
     pub external_files: bool,
+    pub observer: Option<Observer>,
     pub registered: HashMap<String, Arc<dyn TableProvider>>,
 }
 
@@ -66,6 +70,7 @@ impl Scope {
             batch_id,
             user: terms.user,
             external_files: terms.external_files,
+            observer: terms.observer,
             registered: terms.registered,
             resolved: Mutex::new(HashMap::new()),
             views: Vec::new(),
@@ -148,7 +153,7 @@ impl Scope {
     }
 
     /// The value of a timestamp clause, which may be any constant expression.
-    async fn instant(self: &Arc<Self>, table: &str, expr: ast::Expr) -> Result<i64> {
+    pub(super) async fn instant(self: &Arc<Self>, table: &str, expr: ast::Expr) -> Result<i64> {
         use datafusion::arrow::datatypes::{DataType, TimeUnit};
         let text = expr.to_string();
         let wrong =
@@ -457,6 +462,7 @@ impl Scope {
             batch_id: self.batch_id,
             user: self.user.clone(),
             external_files: self.external_files,
+            observer: self.observer.clone(),
             registered: HashMap::new(),
             // The same table has the same version inside and outside the view.
             resolved: Mutex::new(self.resolved.lock().clone()),

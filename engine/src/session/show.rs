@@ -352,7 +352,8 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<Answer> {
+/// An answer of these columns, of equal length.
+pub(super) fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<Answer> {
     let batch = RecordBatch::try_from_iter_with_nullable(
         columns.into_iter().map(|(name, array)| (name, array, true)),
     )

@@ -68,6 +68,7 @@ pub(super) async fn empty(scope: &Arc<Scope>, spec: &Spec) -> Result<()> {
             reads: Reads::Nothing,
             vectors: None,
             rearranges: false,
+            transaction: None,
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()

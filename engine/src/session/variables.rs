@@ -12,10 +12,11 @@ use crate::sql;
 const TIME_ZONE: &str = "datafusion.execution.time_zone";
 
 /// Variables a statement may set. The rest would change memory, folders or the meaning of SQL text for everyone.
-const ALLOWED: [&str; 3] = [
+const ALLOWED: [&str; 4] = [
     "datafusion.execution.",
     "datafusion.optimizer.",
     "datafusion.explain.",
+    "selvedge.",
 ];
 
 pub(super) fn set(state: &RwLock<SessionState>, name: &str, value: &str) -> Result<Answer> {

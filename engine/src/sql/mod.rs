@@ -30,10 +30,6 @@ mod refuse;
 mod session;
 mod show;
 mod split;
-#[allow(
-    dead_code,
-    reason = "the planners of UPDATE, DELETE, MERGE and maintenance, which read the rest, come next"
-)]
 mod statement;
 mod suggest;
 mod syntax;

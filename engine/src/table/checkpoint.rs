@@ -16,15 +16,12 @@ use parquet::file::properties::WriterProperties;
 
 use super::actions::Action;
 use super::handle::Table;
-use super::log;
 use super::snapshot::Snapshot;
+use super::{log, retention};
 use crate::error::{Error, Result};
 
 /// Rows per batch while a checkpoint is encoded.
 const BATCH_ROWS: usize = 4096;
-
-/// Removed files are remembered this long when the table does not say.
-const TOMBSTONE_RETENTION_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// Whether `snapshot` is far enough from its last checkpoint. The distance grows with the table, so that the
 /// total cost of checkpoints stays a constant share of the cost of commits.
@@ -108,7 +105,9 @@ fn encode(snapshot: &Snapshot, now_ms: i64) -> Result<(Vec<u8>, u64)> {
 
 /// The actions that make up a snapshot; expired tombstones are left behind.
 fn actions(snapshot: &Snapshot, now_ms: i64) -> impl Iterator<Item = Action> + '_ {
-    let horizon = now_ms - TOMBSTONE_RETENTION_MS;
+    // As long as a vacuum keeps the files; for ever where the property cannot be read.
+    let horizon = retention::deleted_files_ms(snapshot)
+        .map_or(i64::MIN, |retention| now_ms.saturating_sub(retention));
     let head = [
         Action::Protocol((*snapshot.protocol).clone()),
         Action::Metadata((*snapshot.metadata).clone()),

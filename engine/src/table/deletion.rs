@@ -43,27 +43,12 @@ impl DeletionVector {
 
     /// The deleted positions of the data file `file` of the table at `root`.
     pub(crate) async fn load(&self, root: &TableRoot, file: &str) -> Result<RoaringTreemap> {
-        let context = |why: String| {
-            Error::corrupt(format!(
-                "table {}, data file '{file}': deletion vector {why}",
-                root.url()
-            ))
-        };
+        let context = |why: String| unreadable(root, file, &why);
         let size = usize::try_from(self.size_in_bytes)
             .map_err(|_| context(format!("has the size {}", self.size_in_bytes)))?;
-        let deleted = match self.storage_type.as_str() {
-            "i" => self.decode_inline(size).map_err(context)?,
-            "u" => {
-                let name = self.file_name().map_err(context)?;
-                let name = Path::parse(&name)
-                    .map_err(|e| context(format!("has the path '{name}'")).with_source(e))?;
-                self.read(root, &root.child(name)?, size, &context).await?
-            }
-            "p" => {
-                let path = root.locate(&self.path_or_inline_dv)?;
-                self.read(root, &path, size, &context).await?
-            }
-            other => return Err(context(format!("has the unknown storage type '{other}'"))),
+        let deleted = match self.object(root, file)? {
+            None => self.decode_inline(size).map_err(context)?,
+            Some(path) => self.read(root, &path, size, &context).await?,
         };
         if i64::try_from(deleted.len()) != Ok(self.cardinality) {
             return Err(context(format!(
@@ -73,6 +58,22 @@ impl DeletionVector {
             )));
         }
         Ok(deleted)
+    }
+
+    /// The object that holds the deleted positions of the data file `file`; `None` where the log does.
+    pub(crate) fn object(&self, root: &TableRoot, file: &str) -> Result<Option<Path>> {
+        let context = |why: String| unreadable(root, file, &why);
+        match self.storage_type.as_str() {
+            "i" => Ok(None),
+            "u" => {
+                let name = self.file_name().map_err(context)?;
+                let name = Path::parse(&name)
+                    .map_err(|e| context(format!("has the path '{name}'")).with_source(e))?;
+                root.child(name).map(Some)
+            }
+            "p" => root.locate(&self.path_or_inline_dv).map(Some),
+            other => Err(context(format!("has the unknown storage type '{other}'"))),
+        }
     }
 
     fn decode_inline(&self, size: usize) -> Result<RoaringTreemap, String> {
@@ -148,6 +149,13 @@ impl DeletionVector {
         }
         unframe(framed, size).map_err(|why| context(format!("in '{path}' {why}")))
     }
+}
+
+fn unreadable(root: &TableRoot, file: &str, why: &str) -> Error {
+    Error::corrupt(format!(
+        "table {}, data file '{file}': deletion vector {why}",
+        root.url()
+    ))
 }
 
 /// The rows of a file with `rows` rows that are not deleted, covering every row of it.

@@ -1,15 +1,16 @@
 //! One table as this engine holds it: where it is, its newest known snapshot, and the queue of its writers.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
-use super::replay;
+use super::running::Running;
 use super::snapshot::{Snapshot, TableRoot};
-use super::{log, versioned::VersionedTable};
+use super::{log, replay, vacuumed, versioned::VersionedTable};
 use crate::clock::Ambient;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -28,8 +29,23 @@ pub(crate) struct Table {
     pub commits: Mutex<()>,
     /// At most one checkpoint of a table is written at a time.
     pub checkpointing: Mutex<()>,
+    /// At most one statement or task rewrites files of the table at a time.
+    pub compacting: Mutex<()>,
+    /// What deletes files of old versions takes turns with what brings them back.
+    pub past: Mutex<()>,
+    /// Writes of this process that have begun and not ended.
+    pub running: Arc<Running>,
+    upkeep: OnceLock<Arc<dyn Upkeep>>,
     background: TaskTracker,
     swept: AtomicBool,
+    /// When the log was last looked through for commits to delete.
+    log_cleaned_ms: AtomicI64,
+}
+
+/// What an engine does for a table when something was committed to it.
+pub(crate) trait Upkeep: Debug + Send + Sync {
+    /// Called after each commit of this process, before its statement is answered: must return at once.
+    fn committed(&self, table: &Arc<Table>, name: &str);
 }
 
 impl Table {
@@ -40,8 +56,13 @@ impl Table {
             newest: RwLock::new(None),
             commits: Mutex::new(()),
             checkpointing: Mutex::new(()),
+            compacting: Mutex::new(()),
+            past: Mutex::new(()),
+            running: Arc::default(),
+            upkeep: OnceLock::new(),
             background,
             swept: AtomicBool::new(false),
+            log_cleaned_ms: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -72,6 +93,32 @@ impl Table {
             newer.last_checkpoint = Some(version);
             *snapshot = Arc::new(newer);
         }
+    }
+
+    /// Has `upkeep` told of every commit from now on.
+    pub(crate) fn keep_up(&self, upkeep: Arc<dyn Upkeep>) {
+        // Set where the table is opened, and nowhere else.
+        let _ = self.upkeep.set(upkeep);
+    }
+
+    /// Notes that this process has committed something to the table, which messages call `name`.
+    pub(crate) fn committed(self: &Arc<Self>, name: &str) {
+        if let Some(upkeep) = self.upkeep.get() {
+            upkeep.committed(self, name);
+        }
+    }
+
+    /// Whether it is time to look for commits older than `keep_ms`. Looking means listing the log, so
+    /// it is done a few times per retention and at most once a day.
+    pub(crate) fn log_cleanup_due(&self, keep_ms: i64) -> bool {
+        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        let now = self.ambient.now_ms();
+        let looked = self.log_cleaned_ms.load(Ordering::Relaxed);
+        let due = now.saturating_sub(looked) >= (keep_ms / 30).min(DAY_MS);
+        if due {
+            self.log_cleaned_ms.store(now, Ordering::Relaxed);
+        }
+        due
     }
 
     /// Runs upkeep that no statement waits for; the engine waits for it when it settles.
@@ -116,11 +163,23 @@ impl Table {
         })
     }
 
-    /// The snapshot of one version.
+    /// The snapshot of one version, of which all files are there.
     pub(crate) async fn at_version(&self, name: &str, version: u64) -> Result<Arc<Snapshot>> {
         let newest = self.pin(name).await?;
+        let snapshot = self.logged(name, &newest, version).await?;
+        vacuumed::check(&self.root, name, &newest, &snapshot).await?;
+        Ok(snapshot)
+    }
+
+    /// The snapshot of one version as the log has it, whether or not its files are still there.
+    pub(crate) async fn logged(
+        &self,
+        name: &str,
+        newest: &Arc<Snapshot>,
+        version: u64,
+    ) -> Result<Arc<Snapshot>> {
         if version == newest.version {
-            return Ok(newest);
+            return Ok(Arc::clone(newest));
         }
         if version > newest.version {
             return Err(Error::new(
@@ -142,6 +201,12 @@ impl Table {
 
     /// The snapshot that was current at `at_ms` (milliseconds since the epoch).
     pub(crate) async fn at_time(&self, name: &str, at_ms: i64) -> Result<Arc<Snapshot>> {
+        let version = self.version_at(name, at_ms).await?;
+        self.at_version(name, version).await
+    }
+
+    /// The version that was current at `at_ms` (milliseconds since the epoch).
+    pub(crate) async fn version_at(&self, name: &str, at_ms: i64) -> Result<u64> {
         let newest = self.pin(name).await?;
         let now = self.ambient.now_ms().max(newest.committed_at_ms);
         if at_ms > now {
@@ -152,7 +217,7 @@ impl Table {
             )));
         }
         if at_ms >= newest.committed_at_ms {
-            return Ok(newest);
+            return Ok(newest.version);
         }
         let listing = log::list(&self.root, 0).await?;
         // Times rise with versions by construction, so the version is found by bisection over commits.
@@ -187,7 +252,7 @@ impl Table {
                 |first| format!("its earliest readable version is of {}", instant(first)),
             )));
         };
-        self.at_version(name, listing.commits[index]).await
+        Ok(listing.commits[index])
     }
 
     /// The DataFusion table of one snapshot.

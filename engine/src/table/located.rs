@@ -12,6 +12,7 @@ use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
 use datafusion::parquet::arrow::RowNumber;
+use datafusion::parquet::file::metadata::ParquetMetaData;
 use object_store::ObjectStoreExt;
 use parking_lot::Mutex;
 
@@ -105,19 +106,25 @@ pub(crate) async fn physical_rows(
     if let Some(rows) = file.stats(schema).and_then(|stats| stats.num_records) {
         return Ok(rows);
     }
+    let footer = footer(root, file).await?;
+    let rows = footer.file_metadata().num_rows();
+    u64::try_from(rows)
+        .map_err(|_| Error::corrupt(format!("data file '{}' has {rows} rows", file.add.path)))
+}
+
+/// The footer of a data file.
+pub(crate) async fn footer(root: &TableRoot, file: &DataFile) -> Result<Arc<ParquetMetaData>> {
     let path = root.locate(&file.add.path)?;
-    let malformed = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::corrupt(format!("the footer of data file '{path}' cannot be read"))
-            .with_source(error)
-    };
     let meta = root
         .store
         .head(&path)
         .await
         .map_err(|error| Error::storage(format!("cannot read data file '{path}'"), error))?;
-    let footer = DFParquetMetadata::new(root.store.as_ref(), &meta)
+    DFParquetMetadata::new(root.store.as_ref(), &meta)
         .fetch_metadata()
         .await
-        .map_err(|error| malformed(error.into()))?;
-    u64::try_from(footer.file_metadata().num_rows()).map_err(|error| malformed(error.into()))
+        .map_err(|error| {
+            Error::corrupt(format!("the footer of data file '{path}' cannot be read"))
+                .with_source(error)
+        })
 }

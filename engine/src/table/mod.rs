@@ -15,11 +15,16 @@
 //! | `snapshot` | one version in memory |
 //! | `footer` | Parquet footers, without bounds that NaN makes untrue |
 //! | `handle` | one table of an engine: cache, queue of writers |
+//! | `running` | writes of this process that have not ended |
+//! | `retention` | how long what only the past needs is kept |
+//! | `cleanup` | commits older than that, deleted |
+//! | `vacuumed` | which old versions a vacuum has left |
 //! | `located` | where the rows of a scan are: file and position |
 //! | `versioned` | a snapshot as DataFusion's `TableProvider` |
 
 pub(crate) mod actions;
 pub(crate) mod checkpoint;
+pub(crate) mod cleanup;
 pub(crate) mod deletion;
 pub(crate) mod footer;
 pub(crate) mod handle;
@@ -28,9 +33,12 @@ pub(crate) mod location;
 pub(crate) mod log;
 pub(crate) mod partition;
 pub(crate) mod protocol;
-mod prune;
+pub(crate) mod prune;
 pub(crate) mod replay;
+pub(crate) mod retention;
+pub(crate) mod running;
 pub(crate) mod schema;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
+pub(crate) mod vacuumed;
 pub(crate) mod versioned;

@@ -116,6 +116,20 @@ pub(crate) fn for_new_table(features: &[&str]) -> Protocol {
     }
 }
 
+/// `protocol` with all that `other` has: a table keeps the features that files of its past need.
+pub(crate) fn at_least(protocol: &Protocol, other: &Protocol) -> Protocol {
+    let features = other.writer_features.iter().flatten();
+    let mut protocol = features.fold(protocol.clone(), |protocol, feature| {
+        with_feature(&protocol, feature).unwrap_or(protocol)
+    });
+    protocol.min_reader_version = protocol.min_reader_version.max(other.min_reader_version);
+    // From version 7 on features are named, and the ones of older versions with them.
+    if protocol.min_writer_version < 7 {
+        protocol.min_writer_version = protocol.min_writer_version.max(other.min_writer_version);
+    }
+    protocol
+}
+
 /// `protocol` with `feature` added, or `None` when it has it already.
 pub(crate) fn with_feature(protocol: &Protocol, feature: &str) -> Option<Protocol> {
     let has = |list: &Option<Vec<String>>| list.iter().flatten().any(|f| f == feature);

@@ -46,6 +46,13 @@ pub(crate) struct DataFile {
     deleted: OnceCell<Arc<RoaringTreemap>>,
 }
 
+/// The same file with the same deleted rows.
+impl PartialEq for DataFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.add.path == other.add.path && self.add.deletion_vector == other.add.deletion_vector
+    }
+}
+
 impl DataFile {
     pub(crate) fn new(add: Add) -> Self {
         Self {

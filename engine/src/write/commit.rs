@@ -17,11 +17,11 @@ use super::report::WriteReport;
 use super::target::NewTable;
 use crate::error::{Error, ErrorKind, Result, took_nothing};
 use crate::settings::Settings;
-use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol};
+use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol, Txn};
 use crate::table::handle::Table;
 use crate::table::log::{self, Commit};
 use crate::table::snapshot::{DataFile, Snapshot};
-use crate::table::{checkpoint, replay};
+use crate::table::{checkpoint, cleanup, replay};
 
 /// Values of the partition columns of a file, as the log writes them.
 pub(crate) type PartitionKey = BTreeMap<String, Option<String>>;
@@ -46,6 +46,8 @@ pub(crate) struct Intent {
     pub vectors: Option<NewTable>,
     /// Whether the rows stay what they are, and only lie in other files.
     pub rearranges: bool,
+    /// The version of an application that the log is to remember.
+    pub transaction: Option<Txn>,
     pub report: WriteReport,
 }
 
@@ -58,7 +60,6 @@ pub(crate) enum Removes {
     /// Whatever files these partitions have.
     Partitions(BTreeSet<PartitionKey>),
     /// These files as they were, by path.
-    #[expect(dead_code, reason = "maintenance removes whole files")]
     Files(BTreeMap<String, Arc<DataFile>>),
     /// These rows, by the path of their file.
     Rows(Arc<BTreeMap<String, TakenRows>>),
@@ -202,9 +203,11 @@ impl Attempt {
             .or(intent.metadata.as_ref());
         actions.extend(protocol.cloned().map(Action::Protocol));
         actions.extend(metadata.cloned().map(Action::Metadata));
+        actions.extend(intent.transaction.clone().map(Action::Txn));
         let out = removal.out.iter();
-        actions
-            .extend(out.map(|file| Action::Remove(removal::line(file, now, !intent.rearranges))));
+        actions.extend(
+            out.map(|file| Action::Remove(removal::line(file, committed_at, !intent.rearranges))),
+        );
         actions.extend(removal.back.iter().cloned().map(Action::Add));
         actions.extend(intent.adds.iter().cloned().map(Action::Add));
         let blind = matches!(intent.removes, Removes::None)
@@ -330,10 +333,13 @@ impl Attempt {
                     // The commit is durable; a checkpoint only saves later readers time.
                     if let Err(error) = checkpoint::write(&table, &snapshot).await {
                         tracing::warn!(%error, version, "a checkpoint was not written");
+                    } else if let Err(error) = cleanup::expired(&table, &snapshot).await {
+                        tracing::warn!(%error, version, "old commits were not deleted");
                     }
                 }
             });
         }
+        self.table.committed(&self.intent.name);
         Ok(())
     }
 }

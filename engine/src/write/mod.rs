@@ -10,7 +10,7 @@ pub(crate) mod change;
 pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod conflict;
-mod files;
+pub(crate) mod files;
 pub(crate) mod hook;
 mod plan;
 mod removal;

@@ -1,6 +1,6 @@
 //! What a commit takes out of the version it lands on: whole files, or rows by deletion vectors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use object_store::ObjectStoreExt;
@@ -48,7 +48,16 @@ pub(super) async fn of(table: &Table, intent: &Intent, head: Option<&Snapshot>) 
                 .filter(|file| keys.contains(&file.add.partition_values))
                 .cloned(),
         ),
-        Removes::Files(files) => whole(head, files.values().cloned()),
+        Removes::Files(files) => {
+            // A file that comes back as it is, with statistics it lacked, is not taken out first: two lines of
+            // one file in one commit have no order.
+            let back: BTreeSet<_> = match intent.rearranges {
+                true => intent.adds.iter().map(|add| &add.path).collect(),
+                false => BTreeSet::new(),
+            };
+            let out = files.iter().filter(|(path, _)| !back.contains(path));
+            whole(head, out.map(|(_, file)| Arc::clone(file)))
+        }
         Removes::Rows(rows) => marked(table, intent, head, rows).await?,
     };
     if !removal.out.is_empty() && !intent.rearranges && is_append_only(head) {
@@ -161,11 +170,13 @@ impl Removal {
 }
 
 /// The line that takes `file` out of the table; it must carry the deletion vector the file had.
-pub(super) fn line(file: &DataFile, now_ms: i64, data_change: bool) -> Remove {
+///
+/// Its time is that of the commit, which never goes back: a vacuum counts the retention from it.
+pub(super) fn line(file: &DataFile, committed_at_ms: i64, data_change: bool) -> Remove {
     let add = &file.add;
     Remove {
         path: add.path.clone(),
-        deletion_timestamp: Some(now_ms),
+        deletion_timestamp: Some(committed_at_ms),
         data_change,
         extended_file_metadata: Some(true),
         partition_values: Some(add.partition_values.clone()),

@@ -189,6 +189,10 @@ async fn run(
         target.ambient.ids(),
         target.ambient.millis(),
     )?;
+    let _running = target
+        .table
+        .running
+        .begin(started_ms, target.change.is_some());
     let run = rows.account.begin()?;
     let written = sink.write(Arc::clone(&rows.plan), context).await?;
     // Verdicts come before the commit: what was refused has no effect but files nobody refers to.
@@ -242,6 +246,7 @@ async fn run(
         reads: reads(target),
         vectors: target.vectors.clone(),
         rearranges: false,
+        transaction: None,
         report,
     };
     let adds = intent.adds.clone();

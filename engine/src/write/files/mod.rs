@@ -36,6 +36,7 @@ use futures::StreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::ParquetMetaData;
 use uuid::Uuid;
 
 use self::encode::Format;
@@ -145,6 +146,12 @@ impl FileSink {
             .filter_map(|add| self.target.object_path(&decode_path(&add.path)?).ok())
             .collect();
         delete_all(&*self.target.store, paths).await;
+    }
+
+    /// The log's statistics of a file of this table that another writer made, from its footer. They are
+    /// `tight` when no row of the file is deleted.
+    pub(crate) fn statistics(&self, footer: &ParquetMetaData, tight: bool) -> String {
+        self.target.format.stats.of_foreign(footer, tight)
     }
 
     async fn run(

@@ -5,6 +5,8 @@
 //! add `nanCount`, zero for each float column without NaN, because a reader of the log could not
 //! tell otherwise whether bounds are of all values or only of those that are not NaN.
 
+mod foreign;
+
 use chrono::{DateTime, Datelike, Days, NaiveDate};
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::buffer::NullBuffer;
