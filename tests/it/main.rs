@@ -5,6 +5,9 @@
 //! - `fault_loop`: each write to the store fails once, in every way; `processes`: writers that race or are killed.
 //! - `broken`: what a power loss, a lost object or a newer writer leaves behind.
 //! - `bad_input`: mistakes of people; `disk`: a disk that is full or closed; `many_tables`: a lake of 10,000.
+//! - `changes`: what `table_changes` reads, and that it leads from any version to any other.
+//! - `metadata`: what a table says of itself, where SQL files cannot show it.
+//! - `time`: the rules about versions, instants and zones, by their numbers.
 //! - `s3`: what a lake needs of a remote store, and how the environment names it.
 //! - `power`: the engine on every disk a power loss may leave.
 //! - `traps`: what other engines got wrong, by name.
@@ -19,15 +22,18 @@
 
 mod bad_input;
 mod broken;
+mod changes;
 mod disk;
 mod doors;
 mod fault_loop;
 mod faults;
 mod many_tables;
+mod metadata;
 mod power;
 mod processes;
 mod s3;
 mod slt;
 mod support;
+mod time;
 mod traps;
 mod upkeep;

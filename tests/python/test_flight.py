@@ -112,7 +112,7 @@ def test_no_warning_with_autocommit_and_one_without(uri, recwarn):
         flight_sql.connect(uri).close()
 
 
-def test_insert_runs_once_read_or_not(connection, cursor, table):
+def test_t8_insert_runs_once_read_or_not(connection, cursor, table):
     cursor.execute(f"INSERT INTO {table} VALUES (1, 'a', 1.5), (2, 'b', NULL)")
     assert cursor.rowcount == 2
     assert cursor.fetchall() == [(2,)]

@@ -9,12 +9,14 @@ use datafusion::common::TableReference;
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, WriteOp};
+use datafusion::logical_expr::{
+    DmlStatement, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, WriteOp,
+};
 use datafusion::sql::sqlparser::ast::{self, Ident, SetExpr};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-use super::change;
 use super::scope::{Opened, Scope};
+use super::{change, zone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{self, Insert, InsertMode, InsertSource};
 use crate::table::schema;
@@ -194,6 +196,7 @@ fn arrange(
         }
     }
     let state = scope.state();
+    let zone = scope.zone()?;
     let mut columns = Vec::with_capacity(names.len());
     for (place, field) in target.fields().iter().enumerate() {
         let expr = match (assigned.remove(&place), schema::column_default(field)) {
@@ -209,6 +212,8 @@ fn arrange(
                 )));
             }
         };
+        let given = expr.get_type(source.schema())?;
+        let expr = zone::assigned(expr, &given, field.data_type(), zone.as_ref());
         columns.push(expr.alias(field.name()));
     }
     Ok(LogicalPlanBuilder::from(source).project(columns)?.build()?)

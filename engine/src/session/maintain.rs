@@ -86,7 +86,7 @@ pub(super) async fn restore(scope: &Arc<Scope>, statement: Restore) -> Result<An
     let (old, asked) = match statement.to {
         At::Version(wanted) => (wanted, ("version", Value::from(wanted))),
         At::Timestamp(expr) => {
-            let at_ms = scope.instant(name, *expr).await?;
+            let at_ms = scope.instant(name, *expr).await?.div_euclid(1000);
             let wanted = table.version_at(name, at_ms).await?;
             (wanted, ("timestamp", Value::from(instant(at_ms))))
         }

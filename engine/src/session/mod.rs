@@ -23,6 +23,7 @@ mod site;
 mod types;
 mod variables;
 mod whole;
+mod zone;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -134,6 +135,7 @@ impl Session {
             .with_expr_planners(vec![Arc::new(nested::MapSubscript)])
             .with_default_features()
             .with_analyzer_rule(Arc::new(nested::NestedTypes))
+            .with_analyzer_rule(Arc::new(zone::ZoneCasts))
             .with_query_planner(Arc::new(change::ChangePlanner))
             .with_physical_optimizer_rule(Arc::new(cooperate::CooperativeJoins))
             .with_physical_optimizer_rule(Arc::new(whole::WholeFiles))

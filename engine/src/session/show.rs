@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
-    UInt64Array,
-};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::Schema;
+use datafusion::common::TableReference;
+use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::ObjectName;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::stream;
 
 use super::scope::Scope;
 use super::{run_plan, types, variables as names};
@@ -19,11 +18,9 @@ use crate::catalog::entry::{FilesEntry, Relation, ViewEntry};
 use crate::catalog::{INFORMATION_SCHEMA, NAME};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{self, Show};
+use crate::table::meta::{Kind, MetadataTable};
+use crate::table::schema as delta;
 use crate::table::snapshot::Snapshot;
-use crate::table::{log, schema as delta};
-
-/// Commits fetched at once for a history.
-const READ_AHEAD: usize = 16;
 
 pub(super) async fn show(scope: &Arc<Scope>, show: Show) -> Result<Answer> {
     match show {
@@ -180,68 +177,17 @@ pub(super) fn columns(schema: &Schema) -> Result<Answer> {
     ])
 }
 
-/// DESCRIBE HISTORY: one row per version, newest first, from the log alone.
+/// DESCRIBE HISTORY: `t$history`, newest version first.
 pub(super) async fn history(scope: &Arc<Scope>, name: &ObjectName) -> Result<Answer> {
     let opened = scope.open(name).await?;
-    let root = &opened.handle.root;
-    let listing = log::list(root, 0).await?;
-    let commits: Vec<log::Commit> = stream::iter(listing.commits.into_iter().rev())
-        .filter(|version| std::future::ready(*version <= opened.snapshot.version))
-        .map(|version| log::read(root, version))
-        .buffered(READ_AHEAD)
-        .try_filter_map(|commit| std::future::ready(Ok(commit)))
-        .try_collect()
-        .await?;
-    let infos: Vec<_> = commits.iter().map(log::Commit::info).collect();
-    let reports: Vec<_> = infos
-        .iter()
-        .map(|info| {
-            info.and_then(|info| info.selvedge.as_ref())
-                .and_then(|marker| marker.report.as_ref())
-        })
-        .collect();
-    let count = |value: fn(&crate::write::report::WriteReport) -> u64| -> ArrayRef {
-        Arc::new(
-            reports
-                .iter()
-                .map(|report| report.map(value))
-                .collect::<UInt64Array>(),
-        )
-    };
-    let versions: UInt64Array = commits.iter().map(|commit| Some(commit.version)).collect();
-    let times: TimestampMillisecondArray = commits
-        .iter()
-        .map(|commit| Some(commit.time_ms()))
-        .collect();
-    let batches: Int64Array = reports
-        .iter()
-        .map(|report| report.map(|report| report.batch_id))
-        .collect();
-    let operations: StringArray = infos
-        .iter()
-        .map(|info| info.and_then(|info| info.operation.as_deref()))
-        .collect();
-    let users: StringArray = infos
-        .iter()
-        .map(|info| info.and_then(|info| info.user_name.as_deref()))
-        .collect();
-    let engines: StringArray = infos
-        .iter()
-        .map(|info| info.and_then(|info| info.engine_info.as_deref()))
-        .collect();
-    rows(vec![
-        ("version", Arc::new(versions) as ArrayRef),
-        ("timestamp", Arc::new(times.with_timezone("UTC"))),
-        ("batch_id", Arc::new(batches)),
-        ("operation", Arc::new(operations)),
-        ("user_name", Arc::new(users)),
-        ("engine", Arc::new(engines)),
-        ("rows_received", count(|report| report.rows_received)),
-        ("rows_written", count(|report| report.rows_written)),
-        ("rows_removed", count(|report| report.rows_removed)),
-        ("files_added", count(|report| report.files_added)),
-        ("files_removed", count(|report| report.files_removed)),
-    ])
+    let root = opened.handle.root.clone();
+    let history = MetadataTable::new(Kind::History, opened.snapshot, root);
+    let source = provider_as_source(Arc::new(history));
+    let name = TableReference::partial(opened.schema, format!("{}$history", opened.table));
+    let plan = LogicalPlanBuilder::scan(name, source, None)?
+        .sort(vec![col("version").sort(false, true)])?
+        .build()?;
+    run_plan(scope, plan).await
 }
 
 /// SHOW CREATE TABLE: the statement that would make it again.

@@ -2,6 +2,8 @@
 
 use datafusion::arrow::datatypes::DataType;
 
+use crate::sql;
+
 /// The SQL name of a column's type.
 pub(super) fn sql_name(data_type: &DataType) -> String {
     match data_type {
@@ -33,7 +35,10 @@ pub(super) fn sql_name(data_type: &DataType) -> String {
         DataType::Struct(fields) => {
             let parts: Vec<String> = fields
                 .iter()
-                .map(|field| format!("{} {}", field.name(), sql_name(field.data_type())))
+                .map(|field| {
+                    let name = sql::quoted(field.name());
+                    format!("{name} {}", sql_name(field.data_type()))
+                })
                 .collect();
             format!("STRUCT<{}>", parts.join(", "))
         }

@@ -1,9 +1,11 @@
 //! SET and RESET: the variables of a session.
 
-use datafusion::execution::SessionState;
+use std::sync::Arc;
+
+use datafusion::execution::{FunctionRegistry, SessionState};
 use parking_lot::RwLock;
 
-use super::Shared;
+use super::{Shared, zone};
 use crate::answer::Answer;
 use crate::engine::session_config;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,23 +24,11 @@ const ALLOWED: [&str; 4] = [
 pub(super) fn set(state: &RwLock<SessionState>, name: &str, value: &str) -> Result<Answer> {
     let name = full_name(name);
     check(state, &name)?;
-    let utc = ["utc", "z", "gmt", "+00:00"];
-    if name == TIME_ZONE && !utc.contains(&value.to_ascii_lowercase().as_str()) {
-        return Err(Error::unsupported(format!(
-            "time zone {value}: instants are read and shown in UTC"
-        ))
-        .with_hint("write an offset with the value, or use AT TIME ZONE"));
-    }
-    state
-        .write()
-        .config_mut()
-        .options_mut()
-        .set(&name, value)
-        .map_err(|error| {
-            let error = Error::from(error);
-            Error::invalid(format!("cannot set {name} to {value}"))
-                .with_detail(error.message().to_owned())
-        })?;
+    let value = match name.as_str() {
+        TIME_ZONE => zone::checked(value)?,
+        _ => value.to_owned(),
+    };
+    put(&mut state.write(), &name, &value)?;
     Ok(Answer::Done("SET".to_owned()))
 }
 
@@ -53,13 +43,27 @@ pub(super) fn reset(shared: &Shared, name: &str) -> Result<Answer> {
         .find(|entry| entry.key == name)
         .and_then(|entry| entry.value)
         .ok_or_else(|| Error::invalid(format!("variable {name} has no default to go back to")))?;
-    shared
-        .state
-        .write()
-        .config_mut()
-        .options_mut()
-        .set(&name, &value)?;
+    put(&mut shared.state.write(), &name, &value)?;
     Ok(Answer::Done("RESET".to_owned()))
+}
+
+fn put(state: &mut SessionState, name: &str, value: &str) -> Result<()> {
+    let options = state.config_mut().options_mut();
+    options.set(name, value).map_err(|error| {
+        let error = Error::from(error);
+        Error::invalid(format!("cannot set {name} to {value}"))
+            .with_detail(error.message().to_owned())
+    })?;
+    // Functions that hold a variable, such as now() its zone, are made anew.
+    let options = state.config_options();
+    let functions = state.scalar_functions().values();
+    let renewed: Vec<_> = functions
+        .filter_map(|function| function.inner().with_updated_config(options))
+        .collect();
+    for function in renewed {
+        state.register_udf(Arc::new(function))?;
+    }
+    Ok(())
 }
 
 /// Names people type for variables with longer ones.

@@ -11,6 +11,7 @@
 //! breaks the build.
 
 mod alter;
+mod changes;
 mod confine;
 mod copy;
 mod create;
@@ -41,9 +42,10 @@ mod walk;
 
 pub use split::{Script, split};
 
+pub(crate) use changes::Changes;
 pub(crate) use parameters::parameter_count;
 pub(crate) use parser::{parse, parse_expr};
 pub(crate) use statement::*;
 pub(crate) use suggest::nearest;
 pub(crate) use syntax::{position, syntax_error};
-pub(crate) use versions::{At, take_versions};
+pub(crate) use versions::{At, Reading, take_versions};

@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 
+use super::changes;
 use super::statement::Statement;
 use super::syntax::at;
 use super::versions::{self, Scopes};
@@ -418,6 +419,9 @@ fn json_table(_: &[JsonTableColumn]) -> &'static str {
 }
 
 fn table_function(name: &ObjectName, args: &TableFunctionArgs, place: Location) -> Result<()> {
+    if changes::called(name, Some(args)) {
+        changes::read(name, args)?;
+    }
     let TableFunctionArgs { args: _, settings } = args;
     refuse(
         place,

@@ -1,15 +1,18 @@
 //! Version clauses: `orders VERSION AS OF 3`, `orders TIMESTAMP AS OF '2026-01-01'` and their spellings.
 //!
 //! The planner would drop the clause and read the newest rows, so it never sees one: each table with
-//! a version is replaced by a name of its own, under which the session makes that version known.
+//! a version is replaced by a name of its own, under which the session makes that version known. The
+//! same is done with `table_changes(..)`, which reads versions too.
 
+use std::fmt;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query,
-    Spanned, TableAlias, TableFactor, TableVersion, Value, Visitor, VisitorMut,
+    Spanned, TableAlias, TableFactor, TableFunctionArgs, TableVersion, Value, Visitor, VisitorMut,
 };
 
+use super::changes::{self, Changes};
 use super::confine::constant;
 use super::statement::{Statement, fold, folded};
 use super::syntax::{self, at as placed};
@@ -23,9 +26,18 @@ pub(crate) struct VersionedTable {
     pub(crate) internal: String,
     /// The name that was typed.
     pub(crate) original: ObjectName,
-    pub(crate) at: At,
+    pub(crate) reading: Reading,
     /// Where the name stands in the text.
     pub(crate) position: Option<Position>,
+}
+
+/// What is read of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Reading {
+    /// Its rows as they were.
+    At(At),
+    /// The rows that came and went.
+    Changes(Changes),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -83,8 +95,14 @@ impl Visitor for Names {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
-        if let TableFactor::Table { name, version, .. } = factor {
-            self.versions |= version.is_some();
+        if let TableFactor::Table {
+            name,
+            version,
+            args,
+            ..
+        } = factor
+        {
+            self.versions |= version.is_some() || changes::called(name, args.as_ref());
             self.take([name]);
         }
         ControlFlow::Continue(())
@@ -104,17 +122,19 @@ impl VisitorMut for Take {
             name,
             alias,
             version,
+            args,
             ..
         } = factor
-            && let Some(version) = version.take()
         {
-            let at = match read(&version) {
-                Ok(at) => at,
+            let (original, reading) = match reading(name, version, args) {
+                Ok(Some(reading)) => reading,
+                Ok(None) => return ControlFlow::Continue(()),
                 Err(error) => return ControlFlow::Break(error),
             };
             let last = last(name);
-            let internal = self.name(name, at);
+            let internal = self.name(original, position(name), reading);
             *name = ObjectName::from(vec![Ident::with_quote('"', internal)]);
+            (*version, *args) = (None, None);
             if let (None, Some(last)) = (&alias, last) {
                 *alias = Some(TableAlias {
                     explicit: true,
@@ -128,19 +148,43 @@ impl VisitorMut for Take {
     }
 }
 
+/// What a relation reads of which table, where that is not simply its rows.
+fn reading(
+    name: &ObjectName,
+    version: &Option<TableVersion>,
+    args: &Option<TableFunctionArgs>,
+) -> Result<Option<(ObjectName, Reading)>> {
+    Ok(match (version, args) {
+        (Some(version), _) => Some((name.clone(), Reading::At(read(version)?))),
+        (None, Some(args)) if changes::called(name, Some(args)) => {
+            let (table, changes) = changes::read(name, args)?;
+            Some((table, Reading::Changes(changes)))
+        }
+        _ => None,
+    })
+}
+
 impl Take {
-    /// The name of a table at a version: one that it has already, or a new one.
-    fn name(&mut self, original: &ObjectName, at: At) -> String {
+    /// The name of what is read of a table: one that it has already, or a new one.
+    fn name(
+        &mut self,
+        original: ObjectName,
+        position: Option<Position>,
+        reading: Reading,
+    ) -> String {
         // Compared as text: expressions that are equal still differ in their places.
+        let what = reading.to_string();
         let same = |table: &VersionedTable| {
-            folded(&table.original) == folded(original) && describe(&table.at) == describe(&at)
+            folded(&table.original) == folded(&original) && table.reading.to_string() == what
         };
         if let Some(table) = self.found.iter().find(|table| same(table)) {
             return table.internal.clone();
         }
-        let base = match &at {
-            At::Version(version) => format!("{}@v{version}", folded(original).join(".")),
-            At::Timestamp(_) => format!("{}@t", folded(original).join(".")),
+        let table = folded(&original).join(".");
+        let base = match &reading {
+            Reading::At(At::Version(version)) => format!("{table}@v{version}"),
+            Reading::At(At::Timestamp(_)) => format!("{table}@t"),
+            Reading::Changes(_) => format!("{table}@changes"),
         };
         let mut internal = base.clone();
         let mut n = 1;
@@ -151,18 +195,30 @@ impl Take {
         self.taken.push(internal.clone());
         self.found.push(VersionedTable {
             internal: internal.clone(),
-            original: original.clone(),
-            at,
-            position: position(original),
+            original,
+            reading,
+            position,
         });
         internal
     }
 }
 
-fn describe(at: &At) -> String {
-    match at {
-        At::Version(version) => version.to_string(),
-        At::Timestamp(expr) => expr.to_string(),
+impl fmt::Display for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(at) => at.fmt(f),
+            Self::Changes(Changes { from, to: None }) => write!(f, "{from}.."),
+            Self::Changes(Changes { from, to: Some(to) }) => write!(f, "{from}..{to}"),
+        }
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => version.fmt(f),
+            Self::Timestamp(expr) => expr.fmt(f),
+        }
     }
 }
 

@@ -22,7 +22,6 @@ const UUID_CHARS: usize = 20;
 
 impl DeletionVector {
     /// Keeps `deleted` in the log itself.
-    #[cfg(test)]
     pub(crate) fn inline(deleted: &RoaringTreemap) -> Result<Self> {
         Self::inline_bytes(to_bytes(deleted)?, deleted.len())
     }

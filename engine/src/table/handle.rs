@@ -208,23 +208,59 @@ impl Table {
     /// The version that was current at `at_ms` (milliseconds since the epoch).
     pub(crate) async fn version_at(&self, name: &str, at_ms: i64) -> Result<u64> {
         let newest = self.pin(name).await?;
-        let now = self.ambient.now_ms().max(newest.committed_at_ms);
-        if at_ms > now {
-            return Err(Error::invalid(format!(
-                "table {name}: {} lies in the future; now is {}",
-                instant(at_ms),
-                instant(now)
-            )));
-        }
+        self.check_past(name, &newest, at_ms)?;
         if at_ms >= newest.committed_at_ms {
             return Ok(newest.version);
         }
-        let listing = log::list(&self.root, 0).await?;
-        // Times rise with versions by construction, so the version is found by bisection over commits.
-        let (mut low, mut high) = (0, listing.commits.len());
+        let commits = log::list(&self.root, 0).await?.commits;
+        match self.made_until(name, &commits, at_ms).await? {
+            [] => Err(self.nothing_at(name, &commits, at_ms).await?),
+            [.., version] => Ok(*version),
+        }
+    }
+
+    /// The first version that was committed at or after `at_ms`; the one that comes next when there is none.
+    pub(crate) async fn first_since(&self, name: &str, at_ms: i64) -> Result<u64> {
+        let newest = self.pin(name).await?;
+        self.check_past(name, &newest, at_ms)?;
+        if at_ms > newest.committed_at_ms {
+            return Ok(newest.version + 1);
+        }
+        let commits = log::list(&self.root, 0).await?.commits;
+        match self
+            .made_until(name, &commits, at_ms.saturating_sub(1))
+            .await?
+        {
+            [] if commits.first() == Some(&0) => Ok(0),
+            [] => Err(self.nothing_at(name, &commits, at_ms).await?),
+            [.., version] => Ok(version + 1),
+        }
+    }
+
+    fn check_past(&self, name: &str, newest: &Snapshot, at_ms: i64) -> Result<()> {
+        let now = self.ambient.now_ms().max(newest.committed_at_ms);
+        if at_ms <= now {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "table {name}: {} lies in the future; now is {}",
+            instant(at_ms),
+            instant(now)
+        )))
+    }
+
+    /// Those of `commits`, which ascend, that were made at or before `at_ms`.
+    async fn made_until<'c>(
+        &self,
+        name: &str,
+        commits: &'c [u64],
+        at_ms: i64,
+    ) -> Result<&'c [u64]> {
+        // Times rise with versions by construction, so the last one is found by bisection.
+        let (mut low, mut high) = (0, commits.len());
         while low < high {
             let middle = (low + high) / 2;
-            let version = listing.commits[middle];
+            let version = commits[middle];
             let commit = log::read(&self.root, version).await?.ok_or_else(|| {
                 Error::corrupt(format!(
                     "commit {version} of table {name} vanished while it was read"
@@ -236,23 +272,27 @@ impl Table {
                 high = middle
             }
         }
-        let Some(index) = low.checked_sub(1) else {
-            let first = match listing.commits.first() {
-                Some(first) => log::read(&self.root, *first)
-                    .await?
-                    .map(|commit| commit.time_ms()),
-                None => None,
-            };
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("table {name} has no version at {}", instant(at_ms)),
-            )
-            .with_detail(first.map_or_else(
-                || "its log has no commits".to_owned(),
-                |first| format!("its earliest readable version is of {}", instant(first)),
-            )));
+        Ok(&commits[..low])
+    }
+
+    async fn nothing_at(&self, name: &str, commits: &[u64], at_ms: i64) -> Result<Error> {
+        let first = match commits.first() {
+            Some(first) => log::read(&self.root, *first).await?,
+            None => None,
         };
-        Ok(listing.commits[index])
+        Ok(Error::new(
+            ErrorKind::NotFound,
+            format!("table {name} has no version at {}", instant(at_ms)),
+        )
+        .with_detail(first.map_or_else(
+            || "its log has no commits".to_owned(),
+            |first| {
+                format!(
+                    "its earliest readable version is of {}",
+                    instant(first.time_ms())
+                )
+            },
+        )))
     }
 
     /// The DataFusion table of one snapshot.

@@ -21,8 +21,11 @@
 //! | `vacuumed` | which old versions a vacuum has left |
 //! | `located` | where the rows of a scan are: file and position |
 //! | `versioned` | a snapshot as DataFusion's `TableProvider` |
+//! | `changes` | what versions brought and took, as a table of its own |
+//! | `meta/` | what a snapshot and its log say of the table, as relations |
 
 pub(crate) mod actions;
+pub(crate) mod changes;
 pub(crate) mod checkpoint;
 pub(crate) mod cleanup;
 pub(crate) mod deletion;
@@ -31,6 +34,7 @@ pub(crate) mod handle;
 pub(crate) mod located;
 pub(crate) mod location;
 pub(crate) mod log;
+pub(crate) mod meta;
 pub(crate) mod partition;
 pub(crate) mod protocol;
 pub(crate) mod prune;

@@ -29,7 +29,12 @@ pub(crate) fn partition_only(snapshot: &Snapshot, filter: &Expr) -> bool {
         .iter()
         .map(String::as_str)
         .collect();
-    !columns.is_empty() && expr_applicable_for_cols(&columns, filter) && self_contained(filter)
+    decided_by(filter, &columns)
+}
+
+/// Whether `filter` is decided by the values of these columns alone.
+pub(super) fn decided_by(filter: &Expr, columns: &[&str]) -> bool {
+    !columns.is_empty() && expr_applicable_for_cols(columns, filter) && self_contained(filter)
 }
 
 /// The files of `snapshot` that may hold a row all `filters` accept.
@@ -79,9 +84,26 @@ fn self_contained(filter: &Expr) -> bool {
     contained
 }
 
-fn retain<T>(files: &mut Vec<T>, kept: &[bool]) {
+pub(super) fn retain<T>(files: &mut Vec<T>, kept: &[bool]) {
     let mut kept = kept.iter();
     files.retain(|_| kept.next().copied().unwrap_or(true));
+}
+
+/// For each row of `batch`, whether the filter accepts it.
+pub(super) fn accepts(
+    session: &dyn Session,
+    batch: &RecordBatch,
+    filter: Expr,
+) -> Result<Vec<bool>> {
+    let schema = DFSchema::try_from(batch.schema())?;
+    let filter = session.create_physical_expr(filter, &schema)?;
+    let matches = filter.evaluate(batch)?.into_array(batch.num_rows())?;
+    // An unknown outcome does not accept a row.
+    Ok(matches
+        .as_boolean()
+        .iter()
+        .map(|kept| kept == Some(true))
+        .collect())
 }
 
 /// Evaluates `filter` once per file, on the partition values it names.
@@ -104,17 +126,10 @@ fn partition_matches(
         .iter()
         .map(|field| partition_array(files, field))
         .collect::<Result<Vec<_>>>()?;
-    let schema = Arc::new(Schema::new(fields));
-    let filter = session.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(&schema))?)?;
     let options = RecordBatchOptions::new().with_row_count(Some(files.len()));
+    let schema = Arc::new(Schema::new(fields));
     let batch = RecordBatch::try_new_with_options(schema, arrays, &options)?;
-    let matches = filter.evaluate(&batch)?.into_array(files.len())?;
-    // An unknown outcome does not accept a row.
-    Ok(matches
-        .as_boolean()
-        .iter()
-        .map(|kept| kept == Some(true))
-        .collect())
+    accepts(session, &batch, filter)
 }
 
 fn partition_array(files: &[&Arc<DataFile>], field: &Field) -> Result<ArrayRef> {

@@ -18,13 +18,14 @@ use super::syntax;
 use crate::error::Error;
 use crate::write::lossless;
 
-const NAME: &str = "__selvedge_as";
+/// The name of the function behind [`as_column`].
+pub(in crate::session) const AS_COLUMN: &str = "__selvedge_as";
 
 /// `value` as a value of the type of `column`.
 pub(super) fn as_column(value: Expr, column: Expr) -> Expr {
     let argument = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
     Expr::Function(Function {
-        name: ObjectName::from(vec![syntax::exact(NAME)]),
+        name: ObjectName::from(vec![syntax::exact(AS_COLUMN)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
@@ -53,7 +54,7 @@ struct AsColumn {
 
 impl ScalarUDFImpl for AsColumn {
     fn name(&self) -> &str {
-        NAME
+        AS_COLUMN
     }
 
     fn signature(&self) -> &Signature {

@@ -26,6 +26,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, TableWithJoins};
 
 use super::scope::{Opened, Scope};
+use super::zone;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql;
 use crate::table::located::{self, Located};
@@ -35,7 +36,7 @@ use crate::table::{protocol, schema};
 use crate::write::change::{CHANGE, Change, Kind};
 use crate::write::target::{NewTable, WriteTarget};
 
-pub(super) use assign::function as lossless_function;
+pub(super) use assign::{AS_COLUMN, function as lossless_function};
 pub(super) use delete::{delete, truncate};
 pub(super) use merge::merge;
 pub(super) use node::{ChangePlanner, ChangeRows};
@@ -134,6 +135,8 @@ impl<'a> Target<'a> {
         protocol::check_writable(&opened.name, &opened.snapshot)?;
         self.scope.engine.sweep_once(&opened.handle);
         let reads_itself = reads(&input, &opened.handle.root)?;
+        let zone = self.scope.zone()?;
+        let input = zone::assign(input, &opened.snapshot.schema, zone.as_ref())?;
         let target = WriteTarget {
             change: Some(Arc::new(Change {
                 statement: terms.statement,

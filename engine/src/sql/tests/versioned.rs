@@ -90,13 +90,16 @@ fn every_spelling_in_every_place() {
                 panic!("{sql}\n{tables:?}");
             };
             assert_eq!(table.original.to_string(), "shop.orders", "{sql}");
-            match &table.at {
+            let Reading::At(at) = &table.reading else {
+                panic!("{sql}\n{table:?}");
+            };
+            match at {
                 At::Version(version) => assert_eq!(*version, 3, "{sql}"),
                 At::Timestamp(instant) => assert_eq!(instant.to_string(), "'2026-01-02'", "{sql}"),
             }
             assert_eq!(
                 spelling.to_uppercase().contains("VERSION"),
-                matches!(table.at, At::Version(_))
+                matches!(at, At::Version(_))
             );
             let at = table.position.unwrap();
             let column = sql
@@ -167,6 +170,76 @@ fn statements_without_versions_stay_as_they_are() {
     assert_eq!(query(sql), sql);
     assert!(take("SELECT 1").1.is_empty());
     assert!(take("DROP TABLE t").1.is_empty());
+}
+
+#[test]
+fn changes_are_taken_in_every_place() {
+    for place in PLACES {
+        let sql = place.replace("$T", "table_changes('shop.\"Orders\"', 3, '2026-01-02')");
+        let (mut statement, tables) = take(&sql);
+        let [table] = tables.as_slice() else {
+            panic!("{sql}\n{tables:?}");
+        };
+        assert_eq!(table.original.to_string(), "shop.\"Orders\"", "{sql}");
+        let Reading::Changes(changes) = &table.reading else {
+            panic!("{sql}\n{table:?}");
+        };
+        assert_eq!(changes.from, At::Version(3), "{sql}");
+        assert!(matches!(changes.to, Some(At::Timestamp(_))), "{sql}");
+        assert!(take_versions(&mut statement).unwrap().is_empty(), "{sql}");
+    }
+    assert_eq!(
+        query("SELECT table_changes.a FROM Table_Changes('t', 1), table_changes('t', 1, 2) c"),
+        "SELECT table_changes.a FROM \"t@changes\" AS Table_Changes, \"t@changes#2\" c"
+    );
+    let (_, tables) = take("SELECT * FROM table_changes('t', 1) a, table_changes('T', 1) b");
+    assert_eq!(tables.len(), 1);
+}
+
+#[test]
+fn changes_name_a_table_and_versions() {
+    for (sql, words) in [
+        (
+            "SELECT * FROM table_changes('t')",
+            "but 1 arguments are given",
+        ),
+        (
+            "SELECT * FROM table_changes('t', 1, 2, 3)",
+            "but 4 arguments are given",
+        ),
+        (
+            "SELECT * FROM table_changes(t, 1)",
+            "the name of a table as a text, not t",
+        ),
+        (
+            "SELECT * FROM table_changes('a b', 1)",
+            "'a b' in table_changes is not the name",
+        ),
+        (
+            "SELECT * FROM table_changes('', 1)",
+            "'' in table_changes is not the name",
+        ),
+        (
+            "SELECT * FROM table_changes('t', 1.5)",
+            "1.5 is not a version",
+        ),
+        ("SELECT * FROM table_changes('t', NULL)", "cannot be NULL"),
+        (
+            "SELECT * FROM table_changes('t', a)",
+            "cannot hold the column a",
+        ),
+        ("SELECT * FROM table_changes('t', (SELECT 1))", "subquery"),
+        (
+            "SELECT * FROM table_changes('t', since => 1)",
+            "does not know the argument",
+        ),
+        (
+            "SELECT * FROM table_changes('t', 1) VERSION AS OF 3",
+            "expected",
+        ),
+    ] {
+        invalid(sql, words);
+    }
 }
 
 #[test]

@@ -1,0 +1,181 @@
+//! Version clauses and `table_changes`: which versions of a table each of them chooses.
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::sql::sqlparser::ast;
+
+use super::Scope;
+use crate::catalog;
+use crate::error::{Error, ErrorKind, Result};
+use crate::session::zone;
+use crate::sql::{self, At, Changes, Reading};
+use crate::table::changes;
+use crate::table::handle::Table;
+use crate::table::meta::MetadataTable;
+use crate::table::snapshot::Snapshot;
+
+impl Scope {
+    /// Resolves what a statement reads of versions, so that the planner finds it as tables.
+    pub(super) async fn pin_versions(
+        self: &Arc<Self>,
+        statement: &mut sql::Statement,
+    ) -> Result<()> {
+        for versioned in sql::take_versions(statement)? {
+            let position = versioned.position;
+            let table = match versioned.reading {
+                Reading::At(at) => self.at_version(&versioned.original, at).await,
+                Reading::Changes(changes) => self.changes(&versioned.original, changes).await,
+            };
+            let table = table.map_err(|error| match position {
+                Some(position) if error.position().is_none() => error.with_position(position),
+                _ => error,
+            })?;
+            self.bind(&versioned.internal, table);
+        }
+        Ok(())
+    }
+
+    /// A table, or a relation about it, at the version that a clause chooses.
+    async fn at_version(
+        self: &Arc<Self>,
+        name: &ast::ObjectName,
+        at: At,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let (schema, name) = self.versioned_place(name)?;
+        let (name, kind) = match self.metadata(&schema, &name)? {
+            Some((base, kind)) => (base, Some(kind)),
+            None => (name.as_str(), None),
+        };
+        let (entry, full) = self.table_entry(&schema, name)?;
+        let table = self.engine.table(entry)?;
+        let snapshot = self.snapshot_at(&table, &full, at).await?;
+        Ok(match kind {
+            Some(kind) => Arc::new(MetadataTable::new(kind, snapshot, table.root.clone())),
+            None => Arc::new(table.provider(&full, snapshot)),
+        })
+    }
+
+    /// The rows that came and went between two versions of a table.
+    async fn changes(
+        self: &Arc<Self>,
+        name: &ast::ObjectName,
+        Changes { from, to }: Changes,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let (schema, name) = self.versioned_place(name)?;
+        let (entry, full) = self.table_entry(&schema, &name)?;
+        let table = self.engine.table(entry)?;
+        let newest = self.pin(&schema, &name, &table).await?;
+        let last = match to {
+            None => Arc::clone(&newest),
+            Some(at) => self.snapshot_at(&table, &full, at).await?,
+        };
+        let first = match from {
+            At::Version(first) if first > newest.version => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!(
+                        "table {full} has no version {first}; the newest is {}",
+                        newest.version
+                    ),
+                ));
+            }
+            At::Version(first) if first > last.version => {
+                return Err(Error::invalid(format!(
+                    "table_changes: the first version {first} of table {full} comes after the last one, {}",
+                    last.version
+                )));
+            }
+            At::Version(first) => first,
+            // The first millisecond that is not before it.
+            At::Timestamp(expr) => {
+                let micros = self.instant(&full, *expr).await?;
+                table
+                    .first_since(&full, -(-micros).div_euclid(1000))
+                    .await?
+            }
+        };
+        let feed = changes::between(&table, &full, first, &last).await?;
+        Ok(Arc::new(table.provider(&full, Arc::new(feed))))
+    }
+
+    async fn snapshot_at(
+        self: &Arc<Self>,
+        table: &Table,
+        full: &str,
+        at: At,
+    ) -> Result<Arc<Snapshot>> {
+        match at {
+            At::Version(version) => table.at_version(full, version).await,
+            At::Timestamp(expr) => {
+                let micros = self.instant(full, *expr).await?;
+                table.at_time(full, micros.div_euclid(1000)).await
+            }
+        }
+    }
+
+    /// Schema and name of a relation that is to have versions.
+    fn versioned_place(&self, name: &ast::ObjectName) -> Result<(String, String)> {
+        let (schema, name) = self.place(name)?;
+        if schema == catalog::INFORMATION_SCHEMA {
+            return Err(Error::invalid(format!("{schema}.{name} has no versions")));
+        }
+        Ok((schema, name))
+    }
+
+    /// The value of a timestamp clause, which may be any constant expression, in microseconds since the epoch.
+    pub(in crate::session) async fn instant(
+        self: &Arc<Self>,
+        table: &str,
+        expr: ast::Expr,
+    ) -> Result<i64> {
+        use datafusion::arrow::datatypes::{DataType, TimeUnit};
+        let text = expr.to_string();
+        let wrong =
+            |why: &str| Error::invalid(format!("table {table}: the timestamp {text} {why}"));
+        let query = sql::parse(&format!("SELECT {text}"))?;
+        if sql::parameter_count(&query) > 0 {
+            // The version decides the columns, which a statement has before its parameters have values.
+            return Err(wrong("cannot be a parameter").with_hint("write the instant itself"));
+        }
+        let sql::Statement::Query(query) = query else {
+            return Err(wrong("is not an expression"));
+        };
+        let plan = Box::pin(self.plan_query(*query)).await?;
+        let state = self.state();
+        let batches = datafusion::dataframe::DataFrame::new(state, plan)
+            .collect()
+            .await?;
+        let value = batches
+            .first()
+            .filter(|batch| batch.num_rows() == 1 && batch.num_columns() == 1)
+            .ok_or_else(|| wrong("is not one value"))?;
+        let value = value.column(0);
+        let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let value = match (value.data_type(), self.zone()?) {
+            // A number is no point in time, though Arrow would make one of it.
+            (DataType::Null | DataType::Timestamp(_, Some(_)), _) => Ok(Arc::clone(value)),
+            (other, _) if !zone::zoneless(other) => return Err(wrong("is not a point in time")),
+            (_, None) => Ok(Arc::clone(value)),
+            (_, Some(zone)) => zone.instants(value, TimeUnit::Microsecond),
+        };
+        let safe = datafusion::arrow::compute::CastOptions {
+            safe: false,
+            ..Default::default()
+        };
+        let value = value.map_err(|error| {
+            let told = wrong(&format!("is not a point in time: {}", error.message()));
+            match error.hint() {
+                Some(hint) => told.with_hint(hint),
+                None => told,
+            }
+        })?;
+        let cast = datafusion::arrow::compute::cast_with_options(&value, &utc, &safe)
+            .map_err(|_| wrong("is not a point in time"))?;
+        let micros = datafusion::common::ScalarValue::try_from_array(&cast, 0)?;
+        match micros {
+            datafusion::common::ScalarValue::TimestampMicrosecond(Some(micros), _) => Ok(micros),
+            _ => Err(wrong("is null")),
+        }
+    }
+}
