@@ -3,6 +3,7 @@
 //! - `slt`: SQL behaviour, in the files under `slt/`, through every door and on every kind of store.
 //! - `doors`: every way rows reach a table, and that rules and hooks hold at each.
 //! - `fault_loop`: each write to the store fails once, in every way; `processes`: writers that race or are killed.
+//! - `matrix`: any two statements at once, held at every point where they could meet.
 //! - `broken`: what a power loss, a lost object or a newer writer leaves behind.
 //! - `bad_input`: mistakes of people; `disk`: a disk that is full or closed; `many_tables`: a lake of 10,000.
 //! - `changes`: what `table_changes` reads, and that it leads from any version to any other.
@@ -28,6 +29,7 @@ mod doors;
 mod fault_loop;
 mod faults;
 mod many_tables;
+mod matrix;
 mod metadata;
 mod power;
 mod processes;

@@ -1,6 +1,7 @@
 """Other people's readers of Delta tables, and rows in a form in which their answers can be compared."""
 
 import datetime
+import functools
 import math
 import pathlib
 
@@ -11,20 +12,30 @@ import polars
 import pyarrow
 
 
-def with_delta_rs(folder):
-    query = deltalake.QueryBuilder().register("t", deltalake.DeltaTable(folder)).execute("SELECT * FROM t")
+def with_delta_rs(folder, version=None):
+    table = deltalake.DeltaTable(folder, version=version)
+    query = deltalake.QueryBuilder().register("t", table).execute("SELECT * FROM t")
     return pyarrow.table(query.read_all())
 
 
-def with_duckdb(folder):
+@functools.cache
+def duckdb_with_delta():
+    """Loading the extension takes longer than to read a small table."""
     [extension] = pathlib.Path(duckdb_extension_delta.__path__[0]).rglob("delta.duckdb_extension")
     db = duckdb.connect()
     db.execute(f"LOAD '{extension}'")
-    return db.execute("SELECT * FROM delta_scan(?)", [str(folder)]).to_arrow_table()
+    return db
 
 
-def with_polars(folder):
-    return polars.scan_delta(str(folder)).collect().to_arrow()
+def with_duckdb(folder, version=None):
+    db = duckdb_with_delta().cursor()
+    if version is None:
+        return db.execute("SELECT * FROM delta_scan(?)", [str(folder)]).to_arrow_table()
+    return db.execute("SELECT * FROM delta_scan(?, version := ?)", [str(folder), version]).to_arrow_table()
+
+
+def with_polars(folder, version=None):
+    return polars.scan_delta(str(folder), version=version).collect().to_arrow()
 
 
 READERS = [with_delta_rs, with_duckdb, with_polars]

@@ -4,6 +4,7 @@ pub(crate) mod delta;
 pub(crate) mod door;
 pub(crate) mod fault;
 pub(crate) mod flight;
+pub(crate) mod gate;
 pub(crate) mod intercept;
 pub(crate) mod power;
 pub(crate) mod query;
