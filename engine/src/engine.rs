@@ -12,6 +12,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
+use selvedge_udfs::{GeoDatabases, SelvedgeOptions};
 use tokio_util::task::TaskTracker;
 use url::Url;
 use uuid::Uuid;
@@ -21,7 +22,6 @@ use crate::catalog::entry::TableEntry;
 use crate::clock::Ambient;
 use crate::error::{Error, Result};
 use crate::maintenance::auto::Workshop;
-use crate::session::options::Options;
 use crate::session::{Session, SessionOptions};
 use crate::settings::Settings;
 use crate::store::{self, Lake};
@@ -65,6 +65,7 @@ pub(crate) struct Inner {
     pub runtime: Arc<RuntimeEnv>,
     pub catalog: CatalogLog,
     pub hooks: Vec<Arc<dyn WriteHookSupplier>>,
+    pub geo: Arc<GeoDatabases>,
     pub background: TaskTracker,
     workshop: Arc<Workshop>,
     /// Tables by identifier and place: a table dropped and made anew is another one.
@@ -201,6 +202,7 @@ impl EngineBuilder {
                 runtime,
                 catalog,
                 hooks: self.hooks,
+                geo: Arc::default(),
                 background: TaskTracker::new(),
                 tables: Mutex::new(HashMap::new()),
             }),
@@ -301,7 +303,7 @@ pub(crate) fn session_config(settings: &Settings) -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true)
         .with_target_partitions(settings.target_partitions)
-        .with_option_extension(Options::default());
+        .with_option_extension(SelvedgeOptions::default());
     let options = config.options_mut();
     // Errors point at the place in the text.
     options.sql_parser.collect_spans = true;

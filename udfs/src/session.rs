@@ -1,94 +1,53 @@
 //! `current_schema()`, `current_database()` and their kin: the names a session resolves against.
 
-use std::fmt;
+use std::sync::Arc;
 
+use datafusion::arrow::array::StringArray;
 use datafusion::arrow::datatypes::DataType;
-use datafusion::common::{Result, ScalarValue};
 use datafusion::config::ConfigOptions;
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::logical_expr::ScalarUDF;
+
+use crate::scalar::{Told, stable};
 
 /// The functions of this room.
 pub fn functions() -> Vec<ScalarUDF> {
-    let all: [(&'static str, Read); 4] = [
-        ("current_schema", |options| {
-            options.catalog.default_schema.clone()
-        }),
-        ("current_database", |options| {
-            options.catalog.default_catalog.clone()
-        }),
-        ("current_catalog", |options| {
-            options.catalog.default_catalog.clone()
-        }),
-        ("version", |_| {
-            concat!("Selvedge ", env!("CARGO_PKG_VERSION")).to_owned()
-        }),
-    ];
-    all.into_iter()
-        .map(|(name, read)| ScalarUDF::from(SessionText::new(name, read)))
-        .collect()
-}
-
-type Read = fn(&ConfigOptions) -> String;
-
-/// A text without arguments that the session's options hold.
-struct SessionText {
-    name: &'static str,
-    read: Read,
-    signature: Signature,
-}
-
-impl SessionText {
-    fn new(name: &'static str, read: Read) -> Self {
-        // Stable: the same within a statement, another after USE.
-        let signature = Signature::exact(Vec::new(), Volatility::Stable);
-        Self {
+    // Stable: the same within a statement, another after USE.
+    let text = |name, about, example, read: fn(&ConfigOptions) -> &str| {
+        let told = Told {
             name,
-            read,
-            signature,
-        }
-    }
-}
-
-impl ScalarUDFImpl for SessionText {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Utf8)
-    }
-
-    fn invoke_with_args(&self, call: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let text = (self.read)(&call.config_options);
-        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(Some(text))))
-    }
-}
-
-// The name alone tells these functions apart.
-impl PartialEq for SessionText {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
-
-impl Eq for SessionText {}
-
-impl std::hash::Hash for SessionText {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
-    }
-}
-
-impl fmt::Debug for SessionText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionText")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
+            parameters: &[],
+            returns: DataType::Utf8,
+            about,
+            example,
+        };
+        stable(told, move |call| {
+            Ok(Arc::new(StringArray::from(vec![read(call.options)])))
+        })
+    };
+    vec![
+        text(
+            "current_schema",
+            "The schema that unqualified names mean.",
+            "SELECT current_schema() -- public",
+            |options| &options.catalog.default_schema,
+        ),
+        text(
+            "current_database",
+            "The catalog, under the name that drivers of other systems ask for.",
+            "SELECT current_database() -- lake",
+            |options| &options.catalog.default_catalog,
+        ),
+        text(
+            "current_catalog",
+            "The catalog.",
+            "SELECT current_catalog() -- lake",
+            |options| &options.catalog.default_catalog,
+        ),
+        text(
+            "version",
+            "Name and version of this engine.",
+            concat!("SELECT version() -- Selvedge ", env!("CARGO_PKG_VERSION")),
+            |_| concat!("Selvedge ", env!("CARGO_PKG_VERSION")),
+        ),
+    ]
 }

@@ -1,4 +1,4 @@
-//! What the catalog keeps of a schema, a table, a view.
+//! What the catalog keeps of a schema, a table, a view, a function.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,9 @@ pub(crate) struct Catalog {
 pub(crate) struct Schema {
     #[serde(default)]
     pub relations: BTreeMap<String, Relation>,
+    /// Names of their own: a table and a function may have the same one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub functions: BTreeMap<String, FunctionEntry>,
 }
 
 /// One name in a schema.
@@ -66,6 +69,31 @@ pub(crate) struct FilesEntry {
     pub schema: Option<String>,
 }
 
+/// An expression or a query under a name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FunctionEntry {
+    /// Names and types as Delta schema JSON, in order.
+    pub parameters: String,
+    pub returns: ReturnsEntry,
+    /// SQL text of the expression or query.
+    pub body: String,
+    /// Schema that unqualified names in the body mean.
+    pub search_schema: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+/// What a function gives. Types are Delta schema JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub(crate) enum ReturnsEntry {
+    /// One value; the schema has one field.
+    Value { schema: String },
+    /// Rows; without a schema, of the columns that the query has when it runs.
+    Rows { schema: Option<String> },
+}
+
 /// One step from a catalog version to the next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "camelCase")]
@@ -85,6 +113,15 @@ pub(crate) enum Change {
         schema: String,
         name: String,
     },
+    PutFunction {
+        schema: String,
+        name: String,
+        function: FunctionEntry,
+    },
+    DropFunction {
+        schema: String,
+        name: String,
+    },
 }
 
 impl Catalog {
@@ -99,6 +136,10 @@ impl Catalog {
 
     pub(crate) fn relation(&self, schema: &str, name: &str) -> Option<&Relation> {
         self.schemas.get(schema)?.relations.get(name)
+    }
+
+    pub(crate) fn function(&self, schema: &str, name: &str) -> Option<&FunctionEntry> {
+        self.schemas.get(schema)?.functions.get(name)
     }
 
     pub(crate) fn apply(&mut self, change: Change) {
@@ -123,6 +164,22 @@ impl Catalog {
             Change::Drop { schema, name } => {
                 if let Some(schema) = self.schemas.get_mut(&schema) {
                     schema.relations.remove(&name);
+                }
+            }
+            Change::PutFunction {
+                schema,
+                name,
+                function,
+            } => {
+                self.schemas
+                    .entry(schema)
+                    .or_default()
+                    .functions
+                    .insert(name, function);
+            }
+            Change::DropFunction { schema, name } => {
+                if let Some(schema) = self.schemas.get_mut(&schema) {
+                    schema.functions.remove(&name);
                 }
             }
         }

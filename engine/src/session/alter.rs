@@ -7,9 +7,10 @@ use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::sql::sqlparser::ast::{self, ObjectName};
 
 use super::create;
+use super::dependents::{self, Object};
 use super::scope::{Opened, Scope};
 use super::site::clear;
-use super::{columns, properties};
+use super::{columns, functions, properties};
 use crate::answer::Answer;
 use crate::catalog::entry::{Change, Relation, TableEntry};
 use crate::catalog::{DEFAULT_SCHEMA, INFORMATION_SCHEMA};
@@ -272,6 +273,7 @@ async fn rename(scope: &Arc<Scope>, from: &ObjectName, to: &ObjectName) -> Resul
                     format!("{to_schema}.{to_name} already exists"),
                 ));
             }
+            dependents::renamed(catalog, &Object::relation(&schema, &name))?;
             Ok(vec![
                 Change::Drop {
                     schema: schema.clone(),
@@ -287,11 +289,12 @@ async fn rename(scope: &Arc<Scope>, from: &ObjectName, to: &ObjectName) -> Resul
         .await
 }
 
-/// DROP TABLE, VIEW or SCHEMA.
+/// DROP TABLE, VIEW, SCHEMA or FUNCTION.
 pub(super) async fn drop(scope: &Arc<Scope>, drop: Drop) -> Result<Answer> {
     match drop.kind {
         DropKind::Schema => drop_schema(scope, &drop).await,
         DropKind::Table | DropKind::View => drop_relation(scope, &drop).await,
+        DropKind::Function => functions::remove(scope, &drop).await,
     }
 }
 
@@ -320,10 +323,7 @@ async fn drop_relation(scope: &Arc<Scope>, drop: &Drop) -> Result<Answer> {
                 }
                 (Some(relation), _) => *dropped.lock() = Some(relation.clone()),
             }
-            Ok(vec![Change::Drop {
-                schema: schema.clone(),
-                name: name.clone(),
-            }])
+            dependents::dropped(catalog, Object::relation(&schema, &name), drop.cascade)
         })
         .await?;
     if let Some(Relation::Table(entry)) = dropped.into_inner() {
@@ -358,17 +358,24 @@ async fn drop_schema(scope: &Arc<Scope>, drop: &Drop) -> Result<Answer> {
                     Err(scope.no_such_schema(&schema))
                 };
             };
-            if !content.relations.is_empty() && !drop.cascade {
+            let (relations, functions) = (content.relations.len(), content.functions.len());
+            if relations + functions > 0 && !drop.cascade {
+                let holds = match (relations, functions) {
+                    (_, 0) => format!("{relations} tables and views"),
+                    (0, _) => format!("{functions} functions"),
+                    _ => format!("{relations} tables and views and {functions} functions"),
+                };
                 return Err(Error::invalid(format!(
-                    "schema {schema} is not empty: it holds {} tables and views",
-                    content.relations.len()
+                    "schema {schema} is not empty: it holds {holds}"
                 ))
                 .with_hint(format!("DROP SCHEMA {schema} CASCADE drops them too")));
             }
             *dropped.lock() = content.relations.values().cloned().collect();
-            Ok(vec![Change::DropSchema {
+            let mut changes = dependents::dropped_with(catalog, &schema, drop.cascade)?;
+            changes.push(Change::DropSchema {
                 schema: schema.clone(),
-            }])
+            });
+            Ok(changes)
         })
         .await?;
     for relation in dropped.into_inner() {

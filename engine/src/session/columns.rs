@@ -39,7 +39,10 @@ pub(super) async fn declared(
     let mut fields = Vec::with_capacity(columns.len());
     for (column, data_type) in columns.iter().zip(types) {
         let name = sql::fold(&column.name);
-        honoured(table, &name, &column.data_type)?;
+        honoured(
+            &format!("column {name} of table {table}"),
+            &column.data_type,
+        )?;
         let stored = delta::normalize(&name, &data_type)?;
         let mut field = Field::new(&name, stored, column.nullable);
         if let Some(comment) = &column.comment {
@@ -79,33 +82,30 @@ pub(super) async fn declared(
 }
 
 /// Refuses what a type, or one within it, says beyond what a table can keep to.
-fn honoured(table: &str, column: &str, data_type: &ast::DataType) -> Result<()> {
+fn honoured(what: &str, data_type: &ast::DataType) -> Result<()> {
     use ast::ArrayElemTypeDef::{AngleBracket, Parenthesis, SquareBracket};
     match data_type {
         ast::DataType::Array(AngleBracket(item) | SquareBracket(item, _) | Parenthesis(item)) => {
-            return honoured(table, column, item);
+            return honoured(what, item);
         }
         ast::DataType::Map(key, value) => {
-            honoured(table, column, key)?;
-            return honoured(table, column, value);
+            honoured(what, key)?;
+            return honoured(what, value);
         }
         ast::DataType::Struct(fields, _) => {
             return fields
                 .iter()
-                .try_for_each(|field| honoured(table, column, &field.field_type));
+                .try_for_each(|field| honoured(what, &field.field_type));
         }
         _ => {}
     }
     let text = data_type.to_string();
     let upper = text.to_ascii_uppercase();
     let refuse = |why: &str, hint: String| {
-        Err(
-            Error::unsupported(format!("column {column} of table {table}: {text} {why}"))
-                .with_hint(hint),
-        )
+        Err(Error::unsupported(format!("{what}: {text} {why}")).with_hint(hint))
     };
     if upper.contains("UNSIGNED") {
-        let hint = format!("use BIGINT or DECIMAL(20,0), and CHECK ({column} >= 0)");
+        let hint = "use BIGINT or DECIMAL(20,0), and CHECK (.. >= 0)".to_owned();
         return refuse("does not exist in a Delta table", hint);
     }
     let sized = upper.contains('(');
@@ -114,7 +114,7 @@ fn honoured(table: &str, column: &str, data_type: &ast::DataType) -> Result<()> 
             || upper.starts_with("CHAR")
             || upper.starts_with("NVARCHAR"))
     {
-        let hint = format!("use TEXT, and CHECK (char_length({column}) <= n)");
+        let hint = "use TEXT, and CHECK (char_length(..) <= n)".to_owned();
         return refuse("has a length that would not be kept to", hint);
     }
     if sized && upper.starts_with("TIMESTAMP") && !upper.starts_with("TIMESTAMP(6)") {
@@ -159,11 +159,26 @@ fn check_default(
     }
 }
 
+/// The type of something that is declared and is no column of a table, such as a parameter; `what` it is.
+pub(super) async fn stored_type(
+    scope: &Arc<Scope>,
+    what: &str,
+    data_type: &ast::DataType,
+) -> Result<DataType> {
+    honoured(what, data_type)?;
+    let found = type_of(scope, what, data_type).await?;
+    delta::normalize(what, &found).map_err(|_| {
+        Error::unsupported(format!(
+            "{what}: a table cannot hold {data_type}, so the lake has no such type"
+        ))
+    })
+}
+
 async fn types_of(scope: &Arc<Scope>, columns: &[Column]) -> Result<Vec<DataType>> {
     let mut types = Vec::with_capacity(columns.len());
     for column in columns {
         let name = sql::fold(&column.name);
-        types.push(type_of(scope, &name, &column.data_type).await?);
+        types.push(type_of(scope, &format!("column {name}"), &column.data_type).await?);
     }
     Ok(types)
 }
@@ -172,13 +187,13 @@ async fn types_of(scope: &Arc<Scope>, columns: &[Column]) -> Result<Vec<DataType
 /// maps, so those are put together from their parts.
 fn type_of<'a>(
     scope: &'a Arc<Scope>,
-    column: &'a str,
+    what: &'a str,
     data_type: &'a ast::DataType,
 ) -> BoxFuture<'a, Result<DataType>> {
     Box::pin(async move {
         if let ast::DataType::Map(key, value) = data_type {
-            let key = Field::new("key", type_of(scope, column, key).await?, false);
-            let value = Field::new("value", type_of(scope, column, value).await?, true);
+            let key = Field::new("key", type_of(scope, what, key).await?, false);
+            let value = Field::new("value", type_of(scope, what, value).await?, true);
             let entries = DataType::Struct(vec![key, value].into());
             return Ok(DataType::Map(
                 Arc::new(Field::new("key_value", entries, false)),
@@ -202,7 +217,7 @@ fn type_of<'a>(
         let plan = scope.plan_query(*query).await.map_err(|error| {
             Error::new(
                 error.kind(),
-                format!("column {column}: there is no type {data_type}"),
+                format!("{what}: there is no type {data_type}"),
             )
             .with_detail(error.message().to_owned())
         })?;

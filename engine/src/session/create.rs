@@ -7,6 +7,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::ObjectName;
 
 use super::columns::{declared, stored_columns};
+use super::dependents::{self, Object};
 use super::insert::Assignment;
 use super::scope::Scope;
 use super::site::{Site, Spec, empty, filled};
@@ -34,7 +35,15 @@ pub(super) async fn table(scope: &Arc<Scope>, create: CreateTable) -> Result<Ans
     )? {
         return Ok(answer);
     }
-    match described(scope, schema, table, create).await? {
+    let replaces = matches!(
+        scope.pinned.catalog.relation(&schema, &table),
+        Some(Relation::Table(_))
+    );
+    let (spec, source) = described(scope, schema, table, create).await?;
+    if replaces {
+        dependents::survive_columns(scope, &spec.schema, &spec.table, &spec.columns).await?;
+    }
+    match (spec, source) {
         (spec, None) => {
             empty(scope, &spec).await?;
             Ok(Answer::Done(TABLE_CREATED.to_owned()))
@@ -144,7 +153,7 @@ pub(super) fn exists(schema: &str, name: &str, relation: &Relation) -> Error {
     )
 }
 
-fn must_have_schema(scope: &Scope, schema: &str) -> Result<()> {
+pub(super) fn must_have_schema(scope: &Scope, schema: &str) -> Result<()> {
     if schema == INFORMATION_SCHEMA {
         return Err(Error::invalid(format!(
             "schema {schema} is made up from the others and holds no tables of its own"
@@ -226,7 +235,8 @@ pub(super) async fn view(scope: &Arc<Scope>, create: CreateView) -> Result<Answe
     }
     let columns: Vec<String> = create.columns.iter().map(sql::fold).collect();
     // Planned once now, so that a view that cannot work is refused when it is made.
-    let inside = scope.within((schema.clone(), name.clone()), scope.search_schema());
+    let object = Object::relation(&schema, &name);
+    let inside = scope.within(object.clone(), scope.search_schema());
     let plan = inside.plan_query(*create.query).await?;
     rename::columns(plan, &columns)?;
     let relation = Relation::View(ViewEntry {
@@ -234,6 +244,14 @@ pub(super) async fn view(scope: &Arc<Scope>, create: CreateView) -> Result<Answe
         columns,
         search_schema: scope.search_schema().to_owned(),
     });
+    let change = Change::Put {
+        schema: schema.clone(),
+        name: name.clone(),
+        relation,
+    };
+    if let Some(Relation::View(_)) = scope.pinned.catalog.relation(&schema, &name) {
+        dependents::survive(scope, &object, &change).await?;
+    }
     scope
         .engine
         .catalog
@@ -249,11 +267,7 @@ pub(super) async fn view(scope: &Arc<Scope>, create: CreateView) -> Result<Answe
                 }
                 Some(taken) => return Err(exists(&schema, &name, taken)),
             }
-            Ok(vec![Change::Put {
-                schema: schema.clone(),
-                name: name.clone(),
-                relation: relation.clone(),
-            }])
+            Ok(vec![change.clone()])
         })
         .await?;
     Ok(Answer::Done("CREATE VIEW".to_owned()))

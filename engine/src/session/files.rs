@@ -76,6 +76,14 @@ fn kind_of(path: &str) -> Option<(Kind, String)> {
     Some((kind, format!(".{ending}{outer}")))
 }
 
+/// What a session is told that may not use files outside the lake.
+pub(super) fn denied(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        format!("{what}: this session may not use files outside the lake"),
+    )
+}
+
 /// Whether a name that is no table may mean files.
 pub(super) fn looks_like_files(name: &str) -> bool {
     name.contains('/') || kind_of(name).is_some()

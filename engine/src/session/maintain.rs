@@ -12,9 +12,9 @@ use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{Expr, ExprSchemable, lit};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{self, ObjectName};
+use selvedge_udfs::SelvedgeOptions;
 use serde_json::Value;
 
-use super::options::Options;
 use super::scope::{Opened, Scope};
 use super::show::rows;
 use crate::answer::Answer;
@@ -55,7 +55,7 @@ pub(super) async fn optimize(scope: &Arc<Scope>, statement: Optimize) -> Result<
 pub(super) async fn vacuum(scope: &Arc<Scope>, statement: Vacuum) -> Result<Answer> {
     let opened = scope.open(&statement.table).await?;
     let state = scope.state();
-    let options = state.config_options().extensions.get::<Options>();
+    let options = state.config_options().extensions.get::<SelvedgeOptions>();
     let request = vacuum::Request {
         retain_hours: statement.retain_hours,
         checked: options.is_none_or(|options| options.vacuum_retention_check),

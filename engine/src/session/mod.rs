@@ -7,12 +7,14 @@ mod cooperate;
 mod copy;
 mod create;
 mod culprit;
+mod dependents;
 mod files;
+mod functions;
 mod ingest;
 mod insert;
+mod listing;
 mod maintain;
 mod nested;
-pub(crate) mod options;
 mod parquet;
 mod prepared;
 mod properties;
@@ -20,6 +22,7 @@ mod rename;
 mod scope;
 mod show;
 mod site;
+mod syntax;
 mod types;
 mod variables;
 mod whole;
@@ -141,12 +144,8 @@ impl Session {
             .with_physical_optimizer_rule(Arc::new(whole::WholeFiles))
             .with_physical_optimizer_rule(Arc::new(culprit::NameCulprits))
             .build();
-        let functions = selvedge_udfs::scalar_functions().into_iter();
-        for function in functions.chain([change::lossless_function()]) {
-            let name = function.name().to_owned();
-            if let Err(error) = state.register_udf(Arc::new(function)) {
-                tracing::warn!(%error, name, "a function was not registered");
-            }
+        if let Err(error) = selvedge_udfs::register(&mut state, &engine.geo) {
+            tracing::warn!(%error, "functions were not registered");
         }
         Self {
             inner: Arc::new(Shared {
@@ -317,7 +316,7 @@ impl Session {
     async fn run_now(&self, statement: Statement) -> Result<Answer> {
         match statement {
             Statement::Set { name, value } => {
-                return variables::set(&self.inner.state, &name, &value);
+                return variables::set(&self.inner, &name, &value).await;
             }
             Statement::Reset { name } => return variables::reset(&self.inner, &name),
             Statement::Use { schema } => return self.change_schema(&schema).await,
@@ -352,6 +351,7 @@ impl Session {
                 if_not_exists,
             } => create::schema(&scope, &name, if_not_exists).await,
             Statement::CreateView(create) => create::view(&scope, create).await,
+            Statement::CreateFunction(create) => functions::create(&scope, create).await,
             Statement::Drop(drop) => alter::drop(&scope, drop).await,
             Statement::AlterTable { name, action } => alter::table(&scope, &name, action).await,
             Statement::Optimize(optimize) => maintain::optimize(&scope, optimize).boxed().await,

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::stream;
 
 use super::scope::Scope;
-use super::{run_plan, types, variables as names};
+use super::{functions, run_plan, types, variables as names};
 use crate::answer::Answer;
 use crate::catalog::entry::{FilesEntry, Relation, ViewEntry};
 use crate::catalog::{INFORMATION_SCHEMA, NAME};
@@ -56,27 +56,8 @@ pub(super) async fn show(scope: &Arc<Scope>, show: Show) -> Result<Answer> {
             )
             .await
         }
-        Show::Functions { like } => {
-            let columns = [
-                "routine_name",
-                "function_type",
-                "data_type",
-                "syntax_example",
-                "description",
-            ];
-            let plan = information(scope, "routines").await?;
-            let mut plan = LogicalPlanBuilder::from(plan);
-            if let Some(like) = like {
-                plan = plan.filter(col("routine_name").like(lit(like)))?;
-            }
-            let order = columns[..3].iter().map(|name| col(*name).sort(true, false));
-            let plan = plan
-                .project(columns.iter().map(|name| col(*name)))?
-                .distinct()?
-                .sort(order)?
-                .build()?;
-            run_plan(scope, plan).await
-        }
+        Show::Functions { like } => super::listing::functions(scope, like).await,
+        Show::CreateFunction { name } => create_function(scope, &name),
         Show::Columns { table } => describe(scope, &table).await,
         Show::Create { name } => create(scope, &name).await,
         Show::AllVariables => variables(scope, None).await,
@@ -205,6 +186,21 @@ async fn create(scope: &Arc<Scope>, name: &ObjectName) -> Result<Answer> {
         Some(Relation::Table(_)) => table_text(&full, &scope.open(name).await?.snapshot),
     };
     let names: StringArray = [Some(format!("{schema}.{table}"))].into_iter().collect();
+    let texts: StringArray = [Some(text)].into_iter().collect();
+    rows(vec![
+        ("name", Arc::new(names) as ArrayRef),
+        ("create_statement", Arc::new(texts)),
+    ])
+}
+
+/// SHOW CREATE FUNCTION.
+fn create_function(scope: &Arc<Scope>, name: &ObjectName) -> Result<Answer> {
+    let (schema, function) = scope.place(name)?;
+    let Some(entry) = scope.pinned.catalog.function(&schema, &function) else {
+        return Err(functions::missing(scope, name));
+    };
+    let names: StringArray = [Some(format!("{schema}.{function}"))].into_iter().collect();
+    let text = functions::text(&schema, &function, entry)?;
     let texts: StringArray = [Some(text)].into_iter().collect();
     rows(vec![
         ("name", Arc::new(names) as ArrayRef),

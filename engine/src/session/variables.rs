@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datafusion::execution::{FunctionRegistry, SessionState};
 use parking_lot::RwLock;
+use selvedge_udfs::SelvedgeOptions;
 
 use super::{Shared, zone};
 use crate::answer::Answer;
@@ -21,15 +22,33 @@ const ALLOWED: [&str; 4] = [
     "selvedge.",
 ];
 
-pub(super) fn set(state: &RwLock<SessionState>, name: &str, value: &str) -> Result<Answer> {
+pub(super) async fn set(shared: &Shared, name: &str, value: &str) -> Result<Answer> {
     let name = full_name(name);
-    check(state, &name)?;
+    check(&shared.state, &name)?;
     let value = match name.as_str() {
         TIME_ZONE => zone::checked(value)?,
+        SelvedgeOptions::GEOIP_DATABASE if !value.is_empty() => {
+            geoip_database(shared, value).await?
+        }
         _ => value.to_owned(),
     };
-    put(&mut state.write(), &name, &value)?;
+    put(&mut shared.state.write(), &name, &value)?;
     Ok(Answer::Done("SET".to_owned()))
+}
+
+/// Opens the database at `path` now, so that a wrong one is refused where it is named.
+async fn geoip_database(shared: &Shared, path: &str) -> Result<String> {
+    if !shared.options.external_files {
+        return Err(super::files::denied(path));
+    }
+    let wrong = || Error::invalid(format!("{path} is not a path"));
+    let absolute = std::path::absolute(path).map_err(|error| wrong().with_source(error))?;
+    let absolute = absolute.to_str().ok_or_else(wrong)?.to_owned();
+    let (databases, file) = (Arc::clone(&shared.engine.geo), absolute.clone());
+    tokio::task::spawn_blocking(move || databases.load(&file))
+        .await
+        .map_err(|error| Error::internal("a database was not read").with_source(error))??;
+    Ok(absolute)
 }
 
 pub(super) fn reset(shared: &Shared, name: &str) -> Result<Answer> {

@@ -1,5 +1,7 @@
 //! `ALTER TABLE` and `DROP`.
 
+use datafusion::sql::sqlparser::tokenizer::Token;
+
 use super::create::{column, constraint};
 use super::reader::Reader;
 use super::statement::{AlterAction, Check, Drop, DropKind, Statement};
@@ -96,14 +98,21 @@ pub(super) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
         DropKind::View
     } else if reader.take(&["SCHEMA"]) {
         DropKind::Schema
+    } else if reader.take(&["FUNCTION"]) {
+        DropKind::Function
     } else {
         return Err(match reader.peek_word(0) {
             Some(object) => reader.unsupported(&format!("DROP {object}")),
-            None => reader.expected("TABLE, VIEW or SCHEMA"),
+            None => reader.expected("TABLE, VIEW, FUNCTION or SCHEMA"),
         });
     };
     let if_exists = reader.take(&["IF", "EXISTS"]);
     let name = reader.object_name()?;
+    if kind == DropKind::Function && reader.sees_symbol(0, &Token::LParen) {
+        return Err(reader
+            .unsupported("a list of types after the name of a function")
+            .with_hint("a name stands for one function: DROP FUNCTION name"));
+    }
     let cascade = reader.take(&["CASCADE"]);
     if !cascade {
         // What RESTRICT asks for is what happens without it.

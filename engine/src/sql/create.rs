@@ -1,4 +1,4 @@
-//! `CREATE TABLE`, `EXTERNAL TABLE`, `SCHEMA` and `VIEW`.
+//! `CREATE TABLE`, `EXTERNAL TABLE`, `SCHEMA` and `VIEW`; `FUNCTION` has a room of its own.
 
 use datafusion::sql::sqlparser::ast::{
     CheckConstraint, ColumnDef, ColumnOption, ColumnOptionDef, Ident, TableConstraint,
@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::confine::row_expression;
+use super::function;
 use super::reader::Reader;
 use super::statement::{
     Check, Column, CreateExternalTable, CreateTable, CreateView, FileFormat, Statement, fold,
@@ -24,8 +25,13 @@ pub(super) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     if reader.take(&["VIEW"]) {
         return view(reader, or_replace);
     }
+    if reader.take(&["FUNCTION"]) {
+        return function::create(reader, or_replace);
+    }
     if or_replace && (reader.sees(&["EXTERNAL"]) || reader.sees(&["SCHEMA"])) {
-        return Err(reader.unsupported("CREATE OR REPLACE of anything but a table or a view"));
+        return Err(
+            reader.unsupported("CREATE OR REPLACE of anything but a table, a view or a function")
+        );
     }
     if reader.take(&["EXTERNAL", "TABLE"]) {
         return external_table(reader);
@@ -45,7 +51,7 @@ pub(super) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
 fn foreign(reader: &Reader<'_>) -> Error {
     const OBJECTS: [&str; 5] = ["TABLE", "VIEW", "SCHEMA", "FUNCTION", "INDEX"];
     let Some(first) = reader.peek_word(0) else {
-        return reader.expected("TABLE, EXTERNAL TABLE, VIEW or SCHEMA");
+        return reader.expected("TABLE, EXTERNAL TABLE, VIEW, FUNCTION or SCHEMA");
     };
     let second = reader
         .peek_word(1)
@@ -53,7 +59,7 @@ fn foreign(reader: &Reader<'_>) -> Error {
     let error = match (&second, nearest(&first, OBJECTS)) {
         (None, Some(near)) if near != first => {
             return reader
-                .expected("TABLE, EXTERNAL TABLE, VIEW or SCHEMA")
+                .expected("TABLE, EXTERNAL TABLE, VIEW, FUNCTION or SCHEMA")
                 .with_hint(format!("did you mean {near}?"));
         }
         (None, _) => reader.unsupported(&format!("CREATE {first}")),
@@ -61,6 +67,7 @@ fn foreign(reader: &Reader<'_>) -> Error {
     };
     match first.as_str() {
         "DATABASE" => error.with_hint("a lake is one database: use CREATE SCHEMA"),
+        "MACRO" => error.with_hint("CREATE FUNCTION makes one, with types"),
         "UNIQUE" | "INDEX" => error.with_hint(
             "files are skipped by partition and by their statistics; there is no index to create",
         ),
@@ -126,7 +133,7 @@ fn table(reader: &mut Reader<'_>, or_replace: bool) -> Result<Statement> {
     Ok(Statement::CreateTable(table))
 }
 
-fn if_not_exists(reader: &mut Reader<'_>, or_replace: bool) -> Result<bool> {
+pub(super) fn if_not_exists(reader: &mut Reader<'_>, or_replace: bool) -> Result<bool> {
     let place = reader.position();
     let if_not_exists = reader.take(&["IF", "NOT", "EXISTS"]);
     if if_not_exists && or_replace {

@@ -18,6 +18,7 @@ mod create;
 mod dialect;
 mod dml;
 mod explain;
+mod function;
 mod insert;
 mod lex;
 mod limits;
@@ -44,7 +45,7 @@ pub use split::{Script, split};
 
 pub(crate) use changes::Changes;
 pub(crate) use parameters::parameter_count;
-pub(crate) use parser::{parse, parse_expr};
+pub(crate) use parser::{parse, parse_expr, parse_relation, parse_value};
 pub(crate) use statement::*;
 pub(crate) use suggest::nearest;
 pub(crate) use syntax::{position, syntax_error};

@@ -38,6 +38,7 @@ pub(super) fn check(statement: &Statement) -> Result<()> {
     }
     let kept = match statement {
         Statement::CreateView(_) => "a view",
+        Statement::CreateFunction(_) => "a function",
         Statement::Execute { .. } => "an argument of EXECUTE",
         // It has no plan that a parameter could go into.
         Statement::Restore(_) => "the instant of RESTORE",

@@ -1,6 +1,7 @@
 //! The text of one statement to a [`Statement`], checked for clauses that nobody would honour.
 
-use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::ast::{Expr, Query, SetExpr, TableFactor};
+use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::reader::Reader;
@@ -43,6 +44,50 @@ pub(crate) fn parse_expr(sql: &str) -> Result<Expr> {
     }
     confine::row_expression(&expr, "a CHECK")?;
     Ok(expr)
+}
+
+/// Reads the text of a kept function that gives a value.
+pub(crate) fn parse_value(sql: &str) -> Result<Expr> {
+    let mut reader = Reader::new(sql)?;
+    let expr = reader.expr()?;
+    if !reader.done() {
+        return Err(reader.expected("the end of the expression"));
+    }
+    refuse::check_expr(&expr)?;
+    Ok(expr)
+}
+
+/// Reads a table or view as a FROM clause names it, with a version or not: all of its columns, as a query.
+pub(crate) fn parse_relation(sql: &str) -> Result<Box<Query>> {
+    let mut reader = Reader::new(sql)?;
+    let table = reader.parse(Parser::parse_table_factor)?;
+    if !reader.done() {
+        return Err(reader.expected("the end of a table's name"));
+    }
+    let TableFactor::Table {
+        args: None,
+        alias: None,
+        ..
+    } = &table
+    else {
+        return Err(Error::invalid(format!(
+            "'{sql}' is not the name of a table"
+        )));
+    };
+    let Statement::Query(mut query) = parse("SELECT * FROM t")? else {
+        return Err(Error::internal("a template is not a query"));
+    };
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        for from in &mut select.from {
+            from.relation.clone_from(&table);
+        }
+    }
+    let statement = Statement::Query(query);
+    refuse::check(&statement)?;
+    match statement {
+        Statement::Query(query) => Ok(query),
+        _ => Err(Error::internal("a template is not a query")),
+    }
 }
 
 /// Words that begin a statement we run.

@@ -55,11 +55,20 @@ impl<'a> Reader<'a> {
 
     /// A query with its text as typed.
     pub(super) fn query_with_text(&mut self) -> Result<(Box<Query>, String)> {
+        self.with_text(Self::query)
+    }
+
+    /// An expression with its text as typed.
+    pub(super) fn expr_with_text(&mut self) -> Result<(Expr, String)> {
+        self.with_text(Self::expr)
+    }
+
+    fn with_text<T>(&mut self, part: impl FnOnce(&mut Self) -> Result<T>) -> Result<(T, String)> {
         let from = self.parser.peek_token_ref().span.start;
-        let query = self.query()?;
+        let read = part(self)?;
         let to = self.parser.get_current_token().span.end;
         let text = &self.sql[offset(self.sql, from)..offset(self.sql, to)];
-        Ok((query, text.to_owned()))
+        Ok((read, text.to_owned()))
     }
 
     /// Place of the next token.

@@ -425,11 +425,7 @@ fn table_function(name: &ObjectName, args: &TableFunctionArgs, place: Location) 
     let TableFunctionArgs { args: _, settings } = args;
     refuse(
         place,
-        &[
-            (settings.is_some(), "SETTINGS of a table function"),
-            // The planner would look up the first part and leave the others.
-            (name.0.len() > 1, "a qualified name of a table function"),
-        ],
+        &[(settings.is_some(), "SETTINGS of a table function")],
     )
 }
 

@@ -36,8 +36,12 @@ pub(super) fn show(reader: &mut Reader<'_>) -> Result<Statement> {
         Show::Create {
             name: reader.object_name()?,
         }
+    } else if reader.take(&["CREATE", "FUNCTION"]) {
+        Show::CreateFunction {
+            name: reader.object_name()?,
+        }
     } else if reader.sees(&["CREATE"]) {
-        return Err(reader.expected("CREATE TABLE or CREATE VIEW"));
+        return Err(reader.expected("CREATE TABLE, CREATE VIEW or CREATE FUNCTION"));
     } else if reader.take(&["ALL"]) {
         Show::AllVariables
     } else if reader.take(&["TIME", "ZONE"]) {

@@ -36,6 +36,7 @@ pub(crate) enum Statement {
         if_not_exists: bool,
     },
     CreateView(CreateView),
+    CreateFunction(CreateFunction),
     Drop(Drop),
     AlterTable {
         name: ObjectName,
@@ -190,6 +191,40 @@ pub(crate) struct CreateView {
 }
 
 #[derive(Debug, Clone)]
+pub(crate) struct CreateFunction {
+    pub(crate) name: ObjectName,
+    pub(crate) or_replace: bool,
+    pub(crate) if_not_exists: bool,
+    /// No name twice.
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) returns: Returns,
+    pub(crate) comment: Option<String>,
+    /// A value where `returns` is one, rows where it is rows.
+    pub(crate) body: FunctionBody,
+    /// The body as it was typed, version clauses included.
+    pub(crate) text: String,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Parameter {
+    pub(crate) name: Ident,
+    pub(crate) data_type: DataType,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Returns {
+    Value(DataType),
+    /// Its columns; empty: those of the query, whatever they are when it is called.
+    Rows(Vec<Parameter>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum FunctionBody {
+    Value(Box<Expr>),
+    Rows(Box<Query>),
+}
+
+#[derive(Debug, Clone)]
 pub(crate) struct Drop {
     pub(crate) kind: DropKind,
     pub(crate) name: ObjectName,
@@ -202,6 +237,7 @@ pub(crate) enum DropKind {
     Table,
     View,
     Schema,
+    Function,
 }
 
 #[derive(Debug, Clone)]
@@ -286,6 +322,10 @@ pub(crate) enum Show {
     },
     Functions {
         like: Option<String>,
+    },
+    /// The statement that would make this function.
+    CreateFunction {
+        name: ObjectName,
     },
     /// A session variable, its name in lower case with dots.
     Variable(String),

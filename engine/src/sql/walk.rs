@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{Visit, VisitMut, Visitor, VisitorMut};
 
-use super::statement::{AlterAction, CopySource, InsertSource, MergeAction, Statement};
+use super::statement::{
+    AlterAction, CopySource, FunctionBody, InsertSource, MergeAction, Statement,
+};
 use super::versions::At;
 
 // One list for both kinds of walk. It names every statement, so that a new one must be placed here.
@@ -67,6 +69,10 @@ macro_rules! walk {
                     $visit::visit(&$($mutable)? table.query, visitor)
                 }
                 Statement::CreateView(view) => $visit::visit(&$($mutable)? view.query, visitor),
+                Statement::CreateFunction(function) => match &$($mutable)? function.body {
+                    FunctionBody::Value(expr) => $visit::visit(expr, visitor),
+                    FunctionBody::Rows(query) => $visit::visit(query, visitor),
+                },
                 Statement::AlterTable { action, .. } => match action {
                     AlterAction::AddColumn(column) => {
                         $visit::visit(&$($mutable)? column.default, visitor)

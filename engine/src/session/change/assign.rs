@@ -41,7 +41,7 @@ pub(super) fn as_column(value: Expr, column: Expr) -> Expr {
 }
 
 /// The function behind [`as_column`]; its name is of no use to people.
-pub(in crate::session) fn function() -> ScalarUDF {
+pub(super) fn function() -> ScalarUDF {
     ScalarUDF::new_from_impl(AsColumn {
         signature: Signature::any(2, Volatility::Immutable),
     })

@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{
     TableWithJoins, Value, Visit, Visitor, WildcardAdditionalOptions,
 };
 
-use super::assign::as_column;
+use super::assign::{self, as_column};
 use super::scoped::Side;
 use super::{Target, Terms, syntax};
 use crate::error::{Error, ErrorKind, Result};
@@ -85,7 +85,7 @@ pub(in crate::session) async fn merge(scope: &Arc<Scope>, merge: Merge) -> Resul
         syntax::named(target.column(key), &named)
     }));
     let query = syntax::select(projection, vec![from], Some(acts))?;
-    let input = scope.plan_query(query).await?;
+    let input = scope.plan_with(query, vec![assign::function()]).await?;
     target.write(
         input,
         Terms {

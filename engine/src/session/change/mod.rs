@@ -15,7 +15,6 @@ mod merge;
 mod node;
 mod replace;
 mod scoped;
-mod syntax;
 mod update;
 
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, TableWithJoins};
 
 use super::scope::{Opened, Scope};
-use super::zone;
+use super::{syntax, zone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql;
 use crate::table::located::{self, Located};
@@ -36,7 +35,7 @@ use crate::table::{protocol, schema};
 use crate::write::change::{CHANGE, Change, Kind};
 use crate::write::target::{NewTable, WriteTarget};
 
-pub(super) use assign::{AS_COLUMN, function as lossless_function};
+pub(super) use assign::AS_COLUMN;
 pub(super) use delete::{delete, truncate};
 pub(super) use merge::merge;
 pub(super) use node::{ChangePlanner, ChangeRows};

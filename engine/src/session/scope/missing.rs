@@ -1,8 +1,13 @@
 //! "Not found", with the nearest name there is.
 
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::ast;
+
 use super::Scope;
 use crate::catalog;
 use crate::error::{Error, ErrorKind};
+use crate::session::functions;
 use crate::sql;
 use crate::table::meta::Kind;
 
@@ -56,16 +61,19 @@ impl Scope {
         }
     }
 
-    /// DataFusion says only that a table is not there; the catalog knows more.
-    pub(in crate::session) fn explain_missing(&self, error: Error) -> Error {
-        let function = error.message().strip_prefix("table function '");
-        if let Some(name) = function.and_then(|rest| rest.strip_suffix("' not found")) {
-            let what = format!("table function {name} does not exist");
-            let missing = Error::new(ErrorKind::NotFound, what);
-            let known = self.state.table_functions().keys().map(String::as_str);
-            return match sql::nearest(name, known) {
-                Some(near) => missing.with_hint(format!("did you mean {near}?")),
-                None => missing,
+    /// DataFusion says only that a table or function is not there; the catalog knows more.
+    pub(in crate::session) fn explain_missing(self: &Arc<Self>, error: Error) -> Error {
+        let function = error
+            .message()
+            .strip_prefix("invalid function '")
+            .or_else(|| error.message().strip_prefix("table function '"))
+            .map(|rest| rest.trim_end_matches(" not found").trim_end_matches('\''));
+        if let Some(function) = function {
+            let name = ast::ObjectName::from(vec![ast::Ident::with_quote('"', function)]);
+            let told = functions::missing(self, &name);
+            return match error.position() {
+                Some(position) => told.with_position(position),
+                None => told,
             };
         }
         let Some(name) = error

@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::Schema;
 use datafusion::catalog::TableProvider;
-use datafusion::execution::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{self, VisitMut};
 use parking_lot::Mutex;
@@ -32,6 +32,8 @@ use crate::catalog::{self, Pinned};
 use crate::engine::Inner;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Observer;
+use crate::session::dependents::Object;
+use crate::session::functions;
 use crate::session::zone::{self, Zone};
 use crate::sql;
 use crate::table::handle::Table;
@@ -57,8 +59,8 @@ pub(in crate::session) struct Scope {
     resolved: Mutex<HashMap<(String, String), Arc<dyn TableProvider>>>,
     /// The version of each table that the statement has met, views included.
     snapshots: Arc<Mutex<HashMap<(String, String), Arc<Snapshot>>>>,
-    /// Views being resolved, outermost first: a view that leads back to itself is refused.
-    views: Vec<(String, String)>,
+    /// Views and functions being planned, outermost first: one that leads back to itself is refused.
+    pub path: Vec<Object>,
 }
 
 /// The terms under which a scope is made.
@@ -86,7 +88,7 @@ impl Scope {
             registered: terms.registered,
             resolved: Mutex::new(HashMap::new()),
             snapshots: Arc::default(),
-            views: Vec::new(),
+            path: Vec::new(),
         }))
     }
 
@@ -114,10 +116,20 @@ impl Scope {
         state
     }
 
-    /// Plans a query. Version clauses are resolved first, each to a table of its own.
+    /// Plans a query. Version clauses are resolved first, each to a table of its own, then calls of functions that
+    /// the lake keeps.
     pub(in crate::session) async fn plan_query(
         self: &Arc<Self>,
         query: ast::Query,
+    ) -> Result<LogicalPlan> {
+        self.plan_with(query, Vec::new()).await
+    }
+
+    /// Plans a query that may call functions of the engine's own, which people are not told of.
+    pub(in crate::session) async fn plan_with(
+        self: &Arc<Self>,
+        query: ast::Query,
+        mut own: Vec<ScalarUDF>,
     ) -> Result<LogicalPlan> {
         let mut statement = sql::Statement::Query(Box::new(query));
         self.pin_versions(&mut statement).await?;
@@ -125,8 +137,14 @@ impl Scope {
             return Err(Error::internal("a query turned into another statement"));
         };
         let _ = query.visit(&mut Floats);
+        let macros = functions::prepare(self, &mut query).await?;
+        let expands = !macros.is_empty();
+        own.extend(macros);
         let statement = DfStatement::Statement(Box::new(ast::Statement::Query(query)));
-        let state = self.state();
+        let mut state = self.state();
+        for function in own {
+            state.register_udf(Arc::new(function))?;
+        }
         // What a query names must be there and work; what a listing comes across need not.
         for reference in state.resolve_table_references(&statement)? {
             let schema = reference
@@ -137,6 +155,10 @@ impl Scope {
         }
         let plan = state.statement_to_plan(statement).await;
         let plan = plan.map_err(|error| self.explain_missing(error.into()))?;
+        let plan = match expands {
+            true => functions::expand(plan)?,
+            false => plan,
+        };
         match self.zone()? {
             Some(zone) => zone::shown(plan, &zone),
             None => Ok(plan),
@@ -148,6 +170,17 @@ impl Scope {
         self.resolved
             .lock()
             .insert((self.search_schema().to_owned(), name.to_owned()), table);
+    }
+
+    /// Puts another table under a name of the catalog.
+    pub(in crate::session) fn stand_in(
+        &self,
+        schema: &str,
+        name: &str,
+        table: Arc<dyn TableProvider>,
+    ) {
+        let key = (schema.to_owned(), name.to_owned());
+        self.resolved.lock().insert(key, table);
     }
 
     /// Schema and name of a relation, folded; refuses other catalogs.

@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 
 use super::Scope;
 use super::missing::no_such_kind;
-use crate::catalog::entry::{Relation, TableEntry, ViewEntry};
-use crate::error::{Error, ErrorKind, Result};
+use crate::catalog::Pinned;
+use crate::catalog::entry::{Catalog, Relation, TableEntry, ViewEntry};
+use crate::error::{Error, Result};
+use crate::session::dependents::Object;
 use crate::session::{files, rename};
 use crate::sql;
 use crate::table::meta::{Kind, MetadataTable};
@@ -82,13 +84,10 @@ impl Scope {
 
     /// Refuses files outside the lake to sessions that may not use them.
     pub(in crate::session) fn may_use_files(&self, what: &str) -> Result<()> {
-        if self.external_files {
-            return Ok(());
+        match self.external_files {
+            true => Ok(()),
+            false => Err(files::denied(what)),
         }
-        Err(Error::new(
-            ErrorKind::Denied,
-            format!("{what}: this session may not use files outside the lake"),
-        ))
     }
 
     async fn table(
@@ -115,12 +114,8 @@ impl Scope {
         ))
     }
 
-    /// The scope of a view's query: other names to search, and the view itself out of bounds.
-    pub(in crate::session) fn within(
-        &self,
-        view: (String, String),
-        search_schema: &str,
-    ) -> Arc<Self> {
+    /// The scope of what a view or function holds: other names to search, and itself out of bounds.
+    pub(in crate::session) fn within(&self, object: Object, search_schema: &str) -> Arc<Self> {
         let mut state = self.state.clone();
         search_schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
         Arc::new(Self {
@@ -135,7 +130,27 @@ impl Scope {
             // The same table has the same version inside and outside the view.
             resolved: Mutex::new(self.resolved.lock().clone()),
             snapshots: Arc::clone(&self.snapshots),
-            views: self.views.iter().cloned().chain([view]).collect(),
+            path: self.path.iter().cloned().chain([object]).collect(),
+        })
+    }
+
+    /// The same session over another catalog, which need not be there yet.
+    pub(in crate::session) fn over(&self, catalog: Catalog) -> Arc<Self> {
+        Arc::new(Self {
+            engine: Arc::clone(&self.engine),
+            pinned: Pinned {
+                version: self.pinned.version,
+                catalog: Arc::new(catalog),
+            },
+            state: self.state.clone(),
+            batch_id: self.batch_id,
+            user: self.user.clone(),
+            external_files: self.external_files,
+            observer: self.observer.clone(),
+            registered: self.registered.clone(),
+            resolved: Mutex::new(HashMap::new()),
+            snapshots: Arc::clone(&self.snapshots),
+            path: Vec::new(),
         })
     }
 
@@ -145,9 +160,9 @@ impl Scope {
         name: &str,
         entry: &ViewEntry,
     ) -> Result<Arc<dyn TableProvider>> {
-        let here = (schema.to_owned(), name.to_owned());
+        let here = Object::relation(schema, name);
         let full = format!("{schema}.{name}");
-        if self.views.contains(&here) {
+        if self.path.contains(&here) {
             return Err(Error::invalid(format!("view {full} leads back to itself"))
                 .with_hint("CREATE OR REPLACE VIEW with another query"));
         }

@@ -27,7 +27,10 @@ const QUERIES: &[(&str, &str)] = &[
         "SELECT * FROM t, LATERAL f(1) WITH ORDINALITY",
         "WITH ORDINALITY",
     ),
-    ("SELECT * FROM s.f(1)", "qualified name of a table function"),
+    (
+        "SELECT * FROM t, LATERAL s.f(1)",
+        "qualified name of a table function",
+    ),
     ("SELECT * FROM f(1, SETTINGS a = 1)", "SETTINGS"),
     ("SELECT * FROM t FOR UPDATE", "FOR UPDATE"),
     ("SELECT * FROM t FOR SHARE NOWAIT", "FOR SHARE"),
@@ -315,9 +318,18 @@ fn tables() {
         ("CREATE INDEX i ON t (a)", "CREATE INDEX"),
         ("CREATE UNIQUE INDEX i ON t (a)", "CREATE UNIQUE INDEX"),
         (
-            "CREATE FUNCTION f() RETURNS INT RETURN 1",
-            "CREATE FUNCTION",
+            "CREATE TEMPORARY FUNCTION f() RETURNS INT RETURN 1",
+            "CREATE TEMPORARY FUNCTION",
         ),
+        (
+            "CREATE FUNCTION f() RETURNS INT LANGUAGE python RETURN 1",
+            "another language than SQL",
+        ),
+        (
+            "CREATE FUNCTION f(a INT DEFAULT 1) RETURNS INT RETURN a",
+            "DEFAULT on a parameter",
+        ),
+        ("DROP FUNCTION f(INT)", "a list of types"),
         (
             "CREATE EXTERNAL TABLE t STORED AS CSV PARTITIONED BY (a) LOCATION 'x'",
             "PARTITIONED BY",

@@ -225,6 +225,33 @@ fn create_others() {
 }
 
 #[test]
+fn functions_keep_their_text() {
+    let function = read!(
+        "CREATE OR REPLACE FUNCTION s.f(a INT, \"B\" DECIMAL(12,2)) RETURNS DOUBLE COMMENT 'c' LANGUAGE SQL RETURN a *  \"B\" -- end",
+        CreateFunction
+    );
+    assert!(function.or_replace);
+    assert_eq!(function.parameters.len(), 2);
+    assert_eq!(function.comment.as_deref(), Some("c"));
+    assert_eq!(function.text, "a *  \"B\"");
+    assert!(matches!(function.returns, Returns::Value(_)));
+    let rows = read!(
+        "CREATE FUNCTION IF NOT EXISTS f() RETURNS TABLE (a INT) RETURN WITH c AS (SELECT 1 AS a) SELECT a FROM c",
+        CreateFunction
+    );
+    assert!(rows.if_not_exists && rows.parameters.is_empty());
+    assert!(matches!(rows.returns, Returns::Rows(columns) if columns.len() == 1));
+    assert!(matches!(of(&rows.text), Statement::Query(_)));
+    let inferred = read!(
+        "CREATE FUNCTION f() RETURNS TABLE RETURN SELECT 1",
+        CreateFunction
+    );
+    assert!(matches!(inferred.returns, Returns::Rows(columns) if columns.is_empty()));
+    let dropped = read!("DROP FUNCTION IF EXISTS s.f CASCADE", Drop);
+    assert!(dropped.kind == DropKind::Function && dropped.if_exists && dropped.cascade);
+}
+
+#[test]
 fn alter_and_drop() {
     let action = |sql: &str| match of(sql) {
         Statement::AlterTable { action, .. } => action,
@@ -333,6 +360,10 @@ fn show_and_describe() {
     assert!(matches!(
         read!("SHOW FUNCTIONS LIKE 'a%'", Show),
         Show::Functions { .. }
+    ));
+    assert!(matches!(
+        read!("SHOW CREATE FUNCTION f", Show),
+        Show::CreateFunction { .. }
     ));
     assert!(matches!(read!("SHOW ALL", Show), Show::AllVariables));
     assert!(matches!(

@@ -1,4 +1,4 @@
-//! Small pieces of syntax that the queries of changes are put together from.
+//! Small pieces of syntax that queries of our own are put together from.
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
