@@ -111,21 +111,7 @@ const DOORS: [(&str, Door); 9] = [
             session
                 .execute("ALTER TABLE t ADD COLUMN IF NOT EXISTS b BIGINT")
                 .await
-                .map(drop)
-                .or_else(|error| match error.kind() {
-                    ErrorKind::AlreadyExists | ErrorKind::Invalid | ErrorKind::Unsupported => {
-                        Ok(())
-                    }
-                    _ => Err(error),
-                })?;
-            session
-                .execute("ALTER TABLE t ADD COLUMN b BIGINT")
-                .await
-                .map(drop)
-                .or_else(|error| match error.kind() {
-                    ErrorKind::AlreadyExists => Ok(()),
-                    _ => Err(error),
-                })?;
+                .map(drop)?;
             session.execute(&sql).await.map(drop)
         })
     }),

@@ -2,6 +2,7 @@
 //!
 //! - `slt`: SQL behaviour, in the files under `slt/`, through every door and on every kind of store.
 //! - `doors`: every way rows reach a table, and that rules and hooks hold at each.
+//! - `evolution`: columns that change, and what the log says of it.
 //! - `fault_loop`: each write to the store fails once, in every way; `processes`: writers that race or are killed.
 //! - `matrix`: any two statements at once, held at every point where they could meet.
 //! - `broken`: what a power loss, a lost object or a newer writer leaves behind.
@@ -26,6 +27,7 @@ mod broken;
 mod changes;
 mod disk;
 mod doors;
+mod evolution;
 mod fault_loop;
 mod faults;
 mod many_tables;

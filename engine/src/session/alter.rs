@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::sql::sqlparser::ast::{self, ObjectName};
 
 use super::create;
 use super::dependents::{self, Object};
+use super::evolve::{self, Draft};
 use super::scope::{Opened, Scope};
 use super::site::clear;
-use super::{columns, functions, properties};
+use super::{functions, properties};
 use crate::answer::Answer;
 use crate::catalog::entry::{Change, Relation, TableEntry};
 use crate::catalog::{DEFAULT_SCHEMA, INFORMATION_SCHEMA};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sql::{self, AlterAction, Column, Drop, DropKind};
+use crate::sql::{self, AlterAction, Drop, DropKind};
 use crate::table::actions::Protocol;
-use crate::table::{protocol, schema as delta};
+use crate::table::protocol;
 use crate::write::check;
 use crate::write::commit::{self, Intent, Outcome, Removes};
 use crate::write::conflict::Reads;
@@ -41,41 +41,41 @@ pub(super) async fn table(
     protocol::check_writable(&opened.name, &opened.snapshot)?;
     match action {
         AlterAction::RenameTo(_) => {}
-        AlterAction::AddColumn(column) => add_column(scope, &opened, column).await?,
+        AlterAction::AddColumn(add) => evolve::add(scope, &opened, add).await?,
+        AlterAction::DropColumn { column, if_exists } => {
+            evolve::drop(scope, &opened, &column, if_exists).await?;
+        }
+        AlterAction::RenameColumn { column, to } => {
+            evolve::rename(scope, &opened, &column, &to).await?;
+        }
+        AlterAction::AlterColumn { column, change } => {
+            evolve::alter(scope, &opened, &column, change).await?;
+        }
         AlterAction::SetProperties(pairs) => {
-            let mut configuration = opened.snapshot.metadata.configuration.clone();
+            let mut draft = Draft::of(scope, &opened);
             for (key, value) in pairs {
                 properties::check(&opened.name, &key, &value)?;
-                configuration.insert(key, value);
+                draft.set(key, value)?;
             }
-            configure(
-                scope,
-                &opened,
-                "SET TBLPROPERTIES",
-                configuration,
-                None,
-                false,
-            )
-            .await?;
+            amend(scope, &opened, "SET TBLPROPERTIES", draft.finish()?, false).await?;
         }
         AlterAction::UnsetProperties { keys, if_exists } => {
-            let mut configuration = opened.snapshot.metadata.configuration.clone();
+            let mut draft = Draft::of(scope, &opened);
             for key in keys {
                 // Only what may be set may be unset; the rest is the engine's own.
                 properties::known(&opened.name, &key)?;
-                if configuration.remove(&key).is_none() && !if_exists {
+                if !draft.unset(&key)? && !if_exists {
                     return Err(Error::new(
                         ErrorKind::NotFound,
                         format!("table {} has no property {key}", opened.name),
                     ));
                 }
             }
-            configure(
+            amend(
                 scope,
                 &opened,
                 "UNSET TBLPROPERTIES",
-                configuration,
-                None,
+                draft.finish()?,
                 false,
             )
             .await?;
@@ -137,53 +137,6 @@ async fn configure(
     amend(scope, opened, operation, new, exclusive).await
 }
 
-async fn add_column(scope: &Arc<Scope>, opened: &Opened, column: Column) -> Result<()> {
-    let name = sql::fold(&column.name);
-    if !column.nullable {
-        return Err(Error::invalid(format!(
-            "column {name} of table {} cannot be added as NOT NULL: rows that are there have no value for it",
-            opened.name
-        )));
-    }
-    if column.default.is_some() {
-        return Err(Error::unsupported(format!(
-            "column {name} of table {} cannot be added with a default: rows that are there would not get it",
-            opened.name
-        ))
-        .with_hint("add it without one"));
-    }
-    let added = columns::declared(scope, &opened.name, std::slice::from_ref(&column)).await?;
-    let old = &opened.snapshot.schema;
-    if old
-        .fields()
-        .iter()
-        .any(|field| field.name().eq_ignore_ascii_case(&name))
-    {
-        return Err(Error::new(
-            ErrorKind::AlreadyExists,
-            format!("table {} already has a column {name}", opened.name),
-        ));
-    }
-    let fields: Vec<Arc<Field>> = old.fields().iter().chain(added.fields()).cloned().collect();
-    let schema = Schema::new(fields);
-    let mut metadata = (*opened.snapshot.metadata).clone();
-    metadata.schema_string = delta::to_delta(&schema)?;
-    let mut protocol = (*opened.snapshot.protocol).clone();
-    if delta::uses_timestamp_ntz(&schema)
-        && let Some(more) = protocol::with_feature(&protocol, "timestampNtz")
-    {
-        protocol = more;
-    }
-    amend(
-        scope,
-        opened,
-        "ADD COLUMNS",
-        NewTable { protocol, metadata },
-        false,
-    )
-    .await
-}
-
 async fn add_check(
     scope: &Arc<Scope>,
     opened: &Opened,
@@ -227,7 +180,11 @@ async fn add_check(
 }
 
 /// Rows for which `expr` is not true.
-async fn violations(scope: &Arc<Scope>, opened: &Opened, expr: &ast::Expr) -> Result<i64> {
+pub(super) async fn violations(
+    scope: &Arc<Scope>,
+    opened: &Opened,
+    expr: &ast::Expr,
+) -> Result<i64> {
     use datafusion::arrow::array::AsArray;
     use datafusion::arrow::datatypes::Int64Type;
     let schema = opened.schema.replace('"', "\"\"");
@@ -387,7 +344,7 @@ async fn drop_schema(scope: &Arc<Scope>, drop: &Drop) -> Result<Answer> {
 }
 
 /// Commits new metadata of a table that stays as it is otherwise.
-async fn amend(
+pub(super) async fn amend(
     scope: &Arc<Scope>,
     opened: &Opened,
     operation: &'static str,

@@ -19,7 +19,7 @@ use crate::sql::{self, Column};
 use crate::table::schema as delta;
 use crate::write::lossless;
 
-/// The columns a table stores for a query's answer.
+/// The columns a table stores for a query's answer. Their names are checked by [`delta::to_delta`].
 pub(super) fn stored_columns(schema: &Schema) -> Result<SchemaRef> {
     let stored = delta::normalize_schema(schema)?;
     let fields = stored.fields().iter().map(|field| {
@@ -29,56 +29,71 @@ pub(super) fn stored_columns(schema: &Schema) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
 }
 
-/// The columns a statement declares.
+/// The columns a statement declares. Their names are checked by [`delta::to_delta`].
 pub(super) async fn declared(
     scope: &Arc<Scope>,
     table: &str,
     columns: &[Column],
 ) -> Result<SchemaRef> {
-    let types = types_of(scope, columns).await?;
     let mut fields = Vec::with_capacity(columns.len());
-    for (column, data_type) in columns.iter().zip(types) {
+    for column in columns {
         let name = sql::fold(&column.name);
-        honoured(
-            &format!("column {name} of table {table}"),
-            &column.data_type,
-        )?;
-        let stored = delta::normalize(&name, &data_type)?;
+        let what = format!("column {name} of table {table}");
+        let stored = stored_type(scope, &what, &name, &column.data_type).await?;
         let mut field = Field::new(&name, stored, column.nullable);
         if let Some(comment) = &column.comment {
             field = delta::with_comment(field, Some(comment));
         }
         if let Some(default) = &column.default {
-            let text = default.to_string();
-            let state = scope.state();
-            let expr = state
-                .create_logical_expr(&text, &DFSchema::empty())
-                .map_err(|error| {
-                    let error = Error::from(error);
-                    Error::new(
-                        error.kind(),
-                        format!(
-                            "column {name} of table {table}: the default {text} is not a constant"
-                        ),
-                    )
-                    .with_detail(error.message().to_owned())
-                })?;
-            if expr.any_column_refs() {
-                return Err(Error::invalid(format!(
-                    "column {name} of table {table}: the default {text} uses a column"
-                )));
-            }
-            check_default(&state, &expr, field.data_type()).map_err(|why| {
-                Error::invalid(format!(
-                    "column {name} of table {table} cannot have the default {text}: {why}"
-                ))
-            })?;
-            field = delta::with_default(field, Some(&text));
+            field = with_default(scope, table, field, default)?;
         }
         fields.push(field);
     }
-    let schema = Schema::new(fields);
-    delta::to_arrow(&delta::to_delta(&schema)?)
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The type in which a table stores values of a SQL type; `what` is declared with it, under this name.
+pub(super) async fn stored_type(
+    scope: &Arc<Scope>,
+    what: &str,
+    name: &str,
+    data_type: &ast::DataType,
+) -> Result<DataType> {
+    let planned = type_of(scope, what, data_type).await?;
+    honoured(what, data_type)?;
+    delta::normalize(name, &planned)
+}
+
+/// `field` with a default for rows that do not give it.
+pub(super) fn with_default(
+    scope: &Arc<Scope>,
+    table: &str,
+    field: Field,
+    default: &ast::Expr,
+) -> Result<Field> {
+    let (name, text) = (field.name(), default.to_string());
+    let state = scope.state();
+    let expr = state
+        .create_logical_expr(&text, &DFSchema::empty())
+        .map_err(|error| {
+            let error = Error::from(error);
+            Error::new(
+                error.kind(),
+                format!("column {name} of table {table}: the default {text} is not a constant"),
+            )
+            .with_detail(error.message().to_owned())
+        })?;
+    if expr.any_column_refs() {
+        return Err(Error::invalid(format!(
+            "column {name} of table {table}: the default {text} uses a column"
+        )));
+    }
+    check_default(&state, &expr, field.data_type()).map_err(|why| {
+        Error::invalid(format!(
+            "column {name} of table {table} cannot have the default {text}: {why}"
+        ))
+    })?;
+    Ok(delta::with_default(field, Some(&text)))
 }
 
 /// Refuses what a type, or one within it, says beyond what a table can keep to.
@@ -157,30 +172,6 @@ fn check_default(
         Err(_) if value.data_type().is_temporal() && data_type.is_temporal() => Ok(()),
         Err(failure) => Err(failure.reason),
     }
-}
-
-/// The type of something that is declared and is no column of a table, such as a parameter; `what` it is.
-pub(super) async fn stored_type(
-    scope: &Arc<Scope>,
-    what: &str,
-    data_type: &ast::DataType,
-) -> Result<DataType> {
-    honoured(what, data_type)?;
-    let found = type_of(scope, what, data_type).await?;
-    delta::normalize(what, &found).map_err(|_| {
-        Error::unsupported(format!(
-            "{what}: a table cannot hold {data_type}, so the lake has no such type"
-        ))
-    })
-}
-
-async fn types_of(scope: &Arc<Scope>, columns: &[Column]) -> Result<Vec<DataType>> {
-    let mut types = Vec::with_capacity(columns.len());
-    for column in columns {
-        let name = sql::fold(&column.name);
-        types.push(type_of(scope, &format!("column {name}"), &column.data_type).await?);
-    }
-    Ok(types)
 }
 
 /// A SQL type as the planner understands it everywhere else: by planning a cast to it. The planner knows no

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::ObjectName;
 
@@ -17,7 +18,7 @@ use crate::catalog::INFORMATION_SCHEMA;
 use crate::catalog::entry::{Catalog, Change, FilesEntry, Relation, TableEntry, ViewEntry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{self, CreateExternalTable, CreateTable, CreateView, FileFormat};
-use crate::table::schema as delta;
+use crate::table::{mapping, schema as delta};
 use crate::write::check;
 
 /// Name of the operation, in the log and in the answer.
@@ -82,7 +83,7 @@ async fn described(
         Some(query) => Some(scope.plan_query(*query).await?),
         None => None,
     };
-    let columns = match (&source, create.columns.is_empty()) {
+    let mut columns = match (&source, create.columns.is_empty()) {
         (Some(source), true) => stored_columns(source.schema().as_arrow())?,
         _ => declared(scope, &name, &create.columns).await?,
     };
@@ -95,6 +96,12 @@ async fn described(
             )));
         }
     }
+    if configuration.contains_key(mapping::MODE) {
+        let (mapped, max_id) = with_mapping(scope, &columns);
+        columns = mapped;
+        configuration.insert(mapping::MAX_ID.to_owned(), max_id.to_string());
+    }
+    delta::check_names(columns.fields(), "")?;
     for (index, constraint) in create.checks.iter().enumerate() {
         let label = constraint
             .name
@@ -121,6 +128,16 @@ async fn described(
         or_replace: create.or_replace,
     };
     Ok((spec, source))
+}
+
+/// The columns of a new table with column mapping, and the highest of their ids.
+fn with_mapping(scope: &Scope, columns: &SchemaRef) -> (SchemaRef, i32) {
+    let mut max_id = 0;
+    let ambient = &scope.engine.ambient;
+    let fields = mapping::assign(columns.fields(), &mut max_id, &mut |_| {
+        mapping::new_name(ambient.id())
+    });
+    (Arc::new(Schema::new(fields)), max_id)
 }
 
 /// `Some` when there is nothing to do; an error when the name is taken.

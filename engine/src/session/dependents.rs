@@ -53,8 +53,13 @@ impl Object {
         }
     }
 
+    /// Schema and name, if it is a table or a view.
+    pub(super) fn as_relation(&self) -> Option<(&str, &str)> {
+        (self.kind == Kind::Relation).then_some((self.schema.as_str(), self.name.as_str()))
+    }
+
     /// What it is to people: `view shop.orders`.
-    fn told(&self, catalog: &Catalog) -> String {
+    pub(super) fn told(&self, catalog: &Catalog) -> String {
         let kind = match (self.kind, catalog.relation(&self.schema, &self.name)) {
             (Kind::Function, _) => "function",
             (Kind::Relation, Some(Relation::View(_))) => "view",
@@ -132,7 +137,7 @@ fn unused(catalog: &Catalog, going: &[Object], cascade: bool, what: &str) -> Res
     Ok(Vec::new())
 }
 
-fn users_of_users(catalog: &Catalog, of: &[Object]) -> Vec<Object> {
+pub(super) fn users_of_users(catalog: &Catalog, of: &[Object]) -> Vec<Object> {
     let mut found: Vec<Object> = Vec::new();
     let mut next = of.to_vec();
     while let Some(object) = next.pop() {
@@ -308,7 +313,7 @@ async fn outlive(scope: &Arc<Scope>, after: &Arc<Scope>, object: &Object) -> Res
     Ok(())
 }
 
-async fn works(scope: &Arc<Scope>, object: &Object) -> Result<()> {
+pub(super) async fn works(scope: &Arc<Scope>, object: &Object) -> Result<()> {
     let Object { kind, schema, name } = object;
     match kind {
         Kind::Relation => scope.relation(schema, name).await.map(drop),

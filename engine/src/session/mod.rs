@@ -8,6 +8,7 @@ mod copy;
 mod create;
 mod culprit;
 mod dependents;
+mod evolve;
 mod files;
 mod functions;
 mod ingest;

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::maintenance::auto;
 use crate::sql;
-use crate::table::retention;
+use crate::table::{mapping, retention, widening};
 
 /// What INSERT OVERWRITE replaces: `table` (the default) or only the `partitions` present in the rows.
 pub(super) const OVERWRITE: &str = "selvedge.overwrite";
@@ -19,11 +19,13 @@ enum Form {
     OneOf(&'static [&'static str]),
 }
 
-const KNOWN: [(&str, Form); 9] = [
+const KNOWN: [(&str, Form); 11] = [
     ("delta.appendOnly", Form::Boolean),
     ("delta.checkpointInterval", Form::Number(1)),
+    (mapping::MODE, Form::OneOf(&["name"])),
     ("delta.dataSkippingNumIndexedCols", Form::Number(-1)),
     ("delta.dataSkippingStatsColumns", Form::Columns),
+    (widening::ENABLED, Form::Boolean),
     (retention::DELETED_FILES, Form::Duration),
     (retention::LOG_CLEANUP, Form::Boolean),
     (retention::LOG, Form::Duration),

@@ -21,7 +21,7 @@ use crate::sql;
 use crate::table::actions::Metadata;
 use crate::table::handle::Table;
 use crate::table::snapshot::Snapshot;
-use crate::table::{log, protocol, schema as delta};
+use crate::table::{log, mapping, protocol, schema as delta, widening};
 use crate::write::commit::{self, Intent, Outcome, Removes};
 use crate::write::conflict::Reads;
 use crate::write::report::WriteReport;
@@ -136,6 +136,18 @@ impl Site {
         {
             features.push("allowColumnDefaults");
         }
+        for (property, feature) in [
+            (mapping::MODE, mapping::FEATURE),
+            (widening::ENABLED, widening::FEATURE),
+        ] {
+            if spec
+                .configuration
+                .get(property)
+                .is_some_and(|v| v != "false")
+            {
+                features.push(feature);
+            }
+        }
         check_partitioning(spec)?;
         let replaced = match scope.pinned.catalog.relation(&spec.schema, &spec.table) {
             Some(Relation::Table(entry)) if spec.or_replace => Some(entry.clone()),
@@ -226,7 +238,7 @@ impl Site {
             operation,
         );
         target.creates = Some(self.new.clone());
-        target.schema = Arc::clone(&spec.columns);
+        target.schema = mapping::logical(&spec.columns);
         let table = self
             .handle
             .provider(&spec.name(), Arc::new(draft))

@@ -1,10 +1,14 @@
 //! `ALTER TABLE` and `DROP`.
 
+use datafusion::sql::sqlparser::ast::Ident;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::confine::row_expression;
 use super::create::{column, constraint};
 use super::reader::Reader;
-use super::statement::{AlterAction, Check, Drop, DropKind, Statement};
+use super::statement::{
+    AddColumn, AlterAction, Check, ColumnChange, ColumnPlace, Drop, DropKind, Statement,
+};
 use crate::error::{Error, Result};
 
 pub(super) fn alter(reader: &mut Reader<'_>) -> Result<Statement> {
@@ -40,6 +44,23 @@ fn action(reader: &mut Reader<'_>) -> Result<AlterAction> {
         let name = reader.identifier()?;
         return Ok(AlterAction::DropConstraint { name, if_exists });
     }
+    if reader.take(&["RENAME", "COLUMN"]) {
+        let column = path(reader)?;
+        reader.expect(&["TO"])?;
+        let to = reader.identifier()?;
+        return Ok(AlterAction::RenameColumn { column, to });
+    }
+    if reader.take(&["DROP", "COLUMN"]) {
+        let if_exists = reader.take(&["IF", "EXISTS"]);
+        let column = path(reader)?;
+        return Ok(AlterAction::DropColumn { column, if_exists });
+    }
+    if reader.take(&["ALTER"]) {
+        reader.take(&["COLUMN"]);
+        let column = path(reader)?;
+        let change = change(reader)?;
+        return Ok(AlterAction::AlterColumn { column, change });
+    }
     if reader.take(&["ADD"]) {
         return add(reader);
     }
@@ -47,8 +68,67 @@ fn action(reader: &mut Reader<'_>) -> Result<AlterAction> {
         (Some(verb), Some(object)) => {
             reader.unsupported(&format!("ALTER TABLE .. {verb} {object}"))
         }
-        _ => reader.expected("ADD, SET, UNSET, RENAME TO or DROP CONSTRAINT"),
+        _ => reader.expected("ADD, ALTER COLUMN, DROP, RENAME, SET or UNSET"),
     })
+}
+
+/// The names on the way to a column: one, or those of the structs around it first.
+fn path(reader: &mut Reader<'_>) -> Result<Vec<Ident>> {
+    let mut path = vec![reader.identifier()?];
+    while reader.take_symbol(&Token::Period) {
+        path.push(reader.identifier()?);
+    }
+    Ok(path)
+}
+
+/// `FIRST` or `AFTER sibling`, if it is there.
+fn place(reader: &mut Reader<'_>) -> Result<Option<ColumnPlace>> {
+    if reader.take(&["FIRST"]) {
+        return Ok(Some(ColumnPlace::First));
+    }
+    if reader.take(&["AFTER"]) {
+        return Ok(Some(ColumnPlace::After(reader.identifier()?)));
+    }
+    Ok(None)
+}
+
+fn change(reader: &mut Reader<'_>) -> Result<ColumnChange> {
+    if reader.take(&["TYPE"]) || reader.take(&["SET", "DATA", "TYPE"]) {
+        let data_type = reader.data_type()?;
+        if reader.sees(&["USING"]) {
+            return Err(reader
+                .unsupported("ALTER COLUMN .. TYPE .. USING")
+                .with_hint("add a column, UPDATE it from this one, and drop this one"));
+        }
+        return Ok(ColumnChange::Type(data_type));
+    }
+    if reader.take(&["SET", "NOT", "NULL"]) {
+        return Ok(ColumnChange::Nullable(false));
+    }
+    if reader.take(&["DROP", "NOT", "NULL"]) {
+        return Ok(ColumnChange::Nullable(true));
+    }
+    if reader.take(&["SET", "DEFAULT"]) {
+        let place = reader.position();
+        let default = reader.expr()?;
+        row_expression(&default, "a DEFAULT").map_err(|error| match error.position() {
+            Some(_) => error,
+            None => error.with_position(place),
+        })?;
+        return Ok(ColumnChange::Default(Some(default)));
+    }
+    if reader.take(&["DROP", "DEFAULT"]) {
+        return Ok(ColumnChange::Default(None));
+    }
+    if reader.take(&["COMMENT"]) {
+        return Ok(ColumnChange::Comment(reader.string()?));
+    }
+    if let Some(place) = place(reader)? {
+        return Ok(ColumnChange::Place(place));
+    }
+    Err(reader.expected(
+        "TYPE, SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT, COMMENT, FIRST or AFTER",
+    ))
 }
 
 fn add(reader: &mut Reader<'_>) -> Result<AlterAction> {
@@ -76,18 +156,20 @@ fn add(reader: &mut Reader<'_>) -> Result<AlterAction> {
             .with_hint("ADD COLUMN adds one column"));
     }
     reader.take(&["COLUMN"]);
-    if reader.sees(&["IF", "NOT", "EXISTS"]) {
-        return Err(reader.unsupported("ADD COLUMN IF NOT EXISTS"));
+    let if_not_exists = reader.take(&["IF", "NOT", "EXISTS"]);
+    let mut parent = Vec::new();
+    while reader.sees_name(0) && reader.sees_symbol(1, &Token::Period) {
+        parent.push(reader.identifier()?);
+        reader.take_symbol(&Token::Period);
     }
     let column = column(reader, None)?;
-    for place in ["FIRST", "AFTER"] {
-        if reader.sees(&[place]) {
-            return Err(reader
-                .unsupported(&format!("ADD COLUMN .. {place}"))
-                .with_hint("a new column comes last"));
-        }
-    }
-    Ok(AlterAction::AddColumn(column))
+    let place = place(reader)?;
+    Ok(AlterAction::AddColumn(AddColumn {
+        parent,
+        column,
+        place,
+        if_not_exists,
+    }))
 }
 
 pub(super) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {

@@ -242,12 +242,62 @@ pub(crate) enum DropKind {
 
 #[derive(Debug, Clone)]
 pub(crate) enum AlterAction {
-    AddColumn(Column),
+    AddColumn(AddColumn),
+    /// A column, or a field of a struct, by the names on the way to it.
+    DropColumn {
+        column: Vec<Ident>,
+        if_exists: bool,
+    },
+    RenameColumn {
+        column: Vec<Ident>,
+        to: Ident,
+    },
+    AlterColumn {
+        column: Vec<Ident>,
+        change: ColumnChange,
+    },
     SetProperties(Vec<(String, String)>),
-    UnsetProperties { keys: Vec<String>, if_exists: bool },
+    UnsetProperties {
+        keys: Vec<String>,
+        if_exists: bool,
+    },
     RenameTo(ObjectName),
-    AddCheck { name: Ident, expr: Expr },
-    DropConstraint { name: Ident, if_exists: bool },
+    AddCheck {
+        name: Ident,
+        expr: Expr,
+    },
+    DropConstraint {
+        name: Ident,
+        if_exists: bool,
+    },
+}
+
+/// A new column, or a new field of the struct that `parent` leads to.
+#[derive(Debug, Clone)]
+pub(crate) struct AddColumn {
+    pub(crate) parent: Vec<Ident>,
+    pub(crate) column: Column,
+    /// None: it comes last.
+    pub(crate) place: Option<ColumnPlace>,
+    pub(crate) if_not_exists: bool,
+}
+
+/// Where a column stands among its siblings.
+#[derive(Debug, Clone)]
+pub(crate) enum ColumnPlace {
+    First,
+    After(Ident),
+}
+
+/// What becomes of a column.
+#[derive(Debug, Clone)]
+pub(crate) enum ColumnChange {
+    Type(DataType),
+    Nullable(bool),
+    /// An expression without columns; none takes the default away.
+    Default(Option<Expr>),
+    Comment(String),
+    Place(ColumnPlace),
 }
 
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{Visit, VisitMut, Visitor, VisitorMut};
 
 use super::statement::{
-    AlterAction, CopySource, FunctionBody, InsertSource, MergeAction, Statement,
+    AlterAction, ColumnChange, CopySource, FunctionBody, InsertSource, MergeAction, Statement,
 };
 use super::versions::At;
 
@@ -74,13 +74,20 @@ macro_rules! walk {
                     FunctionBody::Rows(query) => $visit::visit(query, visitor),
                 },
                 Statement::AlterTable { action, .. } => match action {
-                    AlterAction::AddColumn(column) => {
-                        $visit::visit(&$($mutable)? column.default, visitor)
+                    AlterAction::AddColumn(add) => {
+                        $visit::visit(&$($mutable)? add.column.default, visitor)
                     }
+                    AlterAction::AlterColumn {
+                        change: ColumnChange::Default(default),
+                        ..
+                    } => $visit::visit(default, visitor),
                     AlterAction::AddCheck { expr, .. } => $visit::visit(expr, visitor),
                     AlterAction::SetProperties(_)
                     | AlterAction::UnsetProperties { .. }
                     | AlterAction::RenameTo(_)
+                    | AlterAction::DropColumn { .. }
+                    | AlterAction::RenameColumn { .. }
+                    | AlterAction::AlterColumn { .. }
                     | AlterAction::DropConstraint { .. } => ControlFlow::Continue(()),
                 },
                 Statement::CopyTo(copy) => match &$($mutable)? copy.source {

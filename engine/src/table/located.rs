@@ -112,7 +112,7 @@ pub(crate) async fn physical_rows(
         .map_err(|_| Error::corrupt(format!("data file '{}' has {rows} rows", file.add.path)))
 }
 
-/// The footer of a data file.
+/// The footer of a data file, in the names of the file.
 pub(crate) async fn footer(root: &TableRoot, file: &DataFile) -> Result<Arc<ParquetMetaData>> {
     let path = root.locate(&file.add.path)?;
     let meta = root

@@ -1,7 +1,7 @@
 //! One Delta table: its log, its snapshots, its scan.
 //!
 //! ```text
-//! log -> replay -> snapshot -> versioned (scan: location, prune, deletion, stats, partition)
+//! log -> replay -> snapshot -> versioned (scan: location, prune, deletion, stats, partition, footer)
 //! ```
 //!
 //! | file | holds |
@@ -12,6 +12,9 @@
 //! | `checkpoint` | from a snapshot to a checkpoint |
 //! | `protocol` | features read and written, others refused |
 //! | `schema` | Delta's schema JSON and Arrow |
+//! | `mapping` | names of columns in files, apart from those in queries |
+//! | `mapped_footer` | footers of files, in the names of queries |
+//! | `widening` | types of columns that have grown |
 //! | `snapshot` | one version in memory |
 //! | `footer` | Parquet footers, without bounds that NaN makes untrue |
 //! | `handle` | one table of an engine: cache, queue of writers |
@@ -19,6 +22,7 @@
 //! | `retention` | how long what only the past needs is kept |
 //! | `cleanup` | commits older than that, deleted |
 //! | `vacuumed` | which old versions a vacuum has left |
+//! | `leaves` | which columns files hold |
 //! | `located` | where the rows of a scan are: file and position |
 //! | `versioned` | a snapshot as DataFusion's `TableProvider` |
 //! | `changes` | what versions brought and took, as a table of its own |
@@ -31,9 +35,12 @@ pub(crate) mod cleanup;
 pub(crate) mod deletion;
 pub(crate) mod footer;
 pub(crate) mod handle;
+pub(crate) mod leaves;
 pub(crate) mod located;
 pub(crate) mod location;
 pub(crate) mod log;
+mod mapped_footer;
+pub(crate) mod mapping;
 pub(crate) mod meta;
 pub(crate) mod partition;
 pub(crate) mod protocol;
@@ -46,3 +53,4 @@ pub(crate) mod snapshot;
 pub(crate) mod stats;
 pub(crate) mod vacuumed;
 pub(crate) mod versioned;
+pub(crate) mod widening;

@@ -10,6 +10,7 @@ use datafusion::arrow::compute::kernels::cast_utils::string_to_datetime;
 use datafusion::arrow::datatypes::{DataType, Decimal128Type, DecimalType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 
+use super::mapping::physical_name;
 use super::snapshot::DataFile;
 use crate::error::{Error, Result};
 
@@ -79,11 +80,11 @@ pub(crate) fn decode(text: Option<&str>, data_type: &DataType) -> Result<ScalarV
     parse(text, data_type).ok_or_else(|| refuse(""))
 }
 
-/// The value that `file` has in the partition column `field`.
+/// The value that `file` has in the partition column `field`, a field of the snapshot's schema.
 ///
 /// A column the `add` line does not mention is null, as other readers have it.
 pub(crate) fn value_of(file: &DataFile, field: &Field) -> Result<ScalarValue> {
-    let text = file.add.partition_values.get(field.name());
+    let text = file.add.partition_values.get(physical_name(field));
     decode(text.and_then(|text| text.as_deref()), field.data_type()).map_err(|e| {
         Error::corrupt(format!(
             "data file '{}', partition column '{}': {}",

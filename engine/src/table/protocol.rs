@@ -1,27 +1,32 @@
 //! What of the Delta protocol this engine reads and writes; every other feature is refused by name.
 
 use super::actions::{Metadata, Protocol};
+use super::mapping::{self, Mode};
 use super::snapshot::{Snapshot, TableRoot};
+use super::widening;
 use crate::error::{Error, Result};
 
-/// Features whose tables we read rightly.
-const READABLE: [&str; 5] = [
+/// Features whose tables we read rightly; all that change what a reader does.
+const READABLE: [&str; 7] = [
     "deletionVectors",
     "timestampNtz",
     "v2Checkpoint",
     "vacuumProtocolCheck",
-    // Readable while the mapping mode is `none`; checked with the metadata.
-    "columnMapping",
+    mapping::FEATURE,
+    widening::FEATURE,
+    "typeWidening-preview",
 ];
 
 /// Features whose tables we write rightly, some under conditions checked with the metadata.
-const WRITABLE: [&str; 14] = [
+const WRITABLE: [&str; 16] = [
     "appendOnly",
     "invariants",
     "checkConstraints",
     "changeDataFeed",
     "generatedColumns",
-    "columnMapping",
+    mapping::FEATURE,
+    widening::FEATURE,
+    "typeWidening-preview",
     "identityColumns",
     "deletionVectors",
     "timestampNtz",
@@ -32,12 +37,12 @@ const WRITABLE: [&str; 14] = [
     "allowColumnDefaults",
 ];
 
-/// Refuses tables that need a reader feature we lack.
+/// Refuses tables that need a reader feature we lack; tells how columns find their data.
 pub(crate) fn check_readable(
     root: &TableRoot,
     protocol: &Protocol,
     metadata: &Metadata,
-) -> Result<()> {
+) -> Result<Mode> {
     let refuse = |feature: &str| {
         Err(Error::unsupported(format!(
             "table at {} cannot be read: it needs the Delta reader feature {feature}",
@@ -55,13 +60,12 @@ pub(crate) fn check_readable(
     if metadata.format.provider != "parquet" {
         return refuse(&format!("file format {}", metadata.format.provider));
     }
-    match metadata
-        .configuration
-        .get("delta.columnMapping.mode")
-        .map(String::as_str)
-    {
-        None | Some("none") => Ok(()),
-        Some(mode) => refuse(&format!("columnMapping (mode {mode})")),
+    match Mode::of(protocol, metadata) {
+        Some(mode) => Ok(mode),
+        None => {
+            let mode = metadata.configuration.get(mapping::MODE);
+            refuse(&format!("columnMapping (mode {})", mode.map_or("", |m| m)))
+        }
     }
 }
 
@@ -81,6 +85,12 @@ pub(crate) fn check_writable(table: &str, snapshot: &Snapshot) -> Result<()> {
         if !WRITABLE.contains(&feature.as_str()) {
             return refuse(feature);
         }
+    }
+    let asked = snapshot.property(mapping::MODE).unwrap_or("none");
+    if asked != "none" && snapshot.mapping() == Mode::None {
+        return refuse(
+            "columnMapping, which its properties ask for and its protocol does not have",
+        );
     }
     // Legacy versions imply these features whether or not a column uses them, so the schema decides.
     let schema = &snapshot.metadata.schema_string;
@@ -133,7 +143,11 @@ pub(crate) fn at_least(protocol: &Protocol, other: &Protocol) -> Protocol {
 /// `protocol` with `feature` added, or `None` when it has it already.
 pub(crate) fn with_feature(protocol: &Protocol, feature: &str) -> Option<Protocol> {
     let has = |list: &Option<Vec<String>>| list.iter().flatten().any(|f| f == feature);
-    if has(&protocol.writer_features) {
+    // Writer version 5 implies columnMapping, which readers of version 1 know nothing of.
+    let told_to_readers = !READABLE.contains(&feature)
+        || has(&protocol.reader_features)
+        || protocol.min_reader_version == 2 && feature == mapping::FEATURE;
+    if has(&protocol.writer_features) && told_to_readers {
         return None;
     }
     // A legacy version implies its features; naming them keeps their meaning under version 7.
@@ -148,7 +162,7 @@ pub(crate) fn with_feature(protocol: &Protocol, feature: &str) -> Option<Protoco
     if protocol.min_writer_version < 7 {
         for (version, features) in implied {
             if protocol.min_writer_version >= *version {
-                if features.contains(&feature) {
+                if features.contains(&feature) && told_to_readers {
                     return None;
                 }
                 writer.extend(features.iter().map(|f| (*f).to_owned()));
@@ -162,14 +176,7 @@ pub(crate) fn with_feature(protocol: &Protocol, feature: &str) -> Option<Protoco
     if protocol.min_reader_version == 2 {
         reader.push("columnMapping".to_owned());
     }
-    if matches!(
-        feature,
-        "deletionVectors"
-            | "timestampNtz"
-            | "columnMapping"
-            | "v2Checkpoint"
-            | "vacuumProtocolCheck"
-    ) {
+    if READABLE.contains(&feature) {
         reader.push(feature.to_owned());
     }
     reader.sort_unstable();

@@ -16,7 +16,7 @@ use url::Url;
 use super::actions::{Action, Metadata, Protocol, Remove, Txn};
 use super::log::{self, Commit, Listing};
 use super::snapshot::{DataFile, Snapshot, TableRoot};
-use super::{protocol, schema};
+use super::{mapping, protocol, schema};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Commits fetched at once while replaying.
@@ -87,11 +87,11 @@ impl Replay {
             Action::Protocol(protocol) => self.protocol = Some(Arc::new(protocol)),
             Action::Metadata(metadata) => {
                 // Parsed statistics depend on the schema, so files are parsed anew under a new one.
-                if self
-                    .metadata
-                    .as_ref()
-                    .is_some_and(|old| old.schema_string != metadata.schema_string)
-                {
+                if self.metadata.as_ref().is_some_and(|old| {
+                    old.schema_string != metadata.schema_string
+                        || old.configuration.get(mapping::MODE)
+                            != metadata.configuration.get(mapping::MODE)
+                }) {
                     self.files = self
                         .files
                         .iter()
@@ -146,8 +146,9 @@ impl Replay {
         };
         let protocol = self.protocol.ok_or_else(|| missing("protocol"))?;
         let metadata = self.metadata.ok_or_else(|| missing("metadata"))?;
-        protocol::check_readable(root, &protocol, &metadata)?;
+        let mapping = protocol::check_readable(root, &protocol, &metadata)?;
         let schema = schema::to_arrow(&metadata.schema_string)?;
+        let schema = mapping::resolve(schema, mapping)?;
         if let Some(unknown) = metadata
             .partition_columns
             .iter()

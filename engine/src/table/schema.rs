@@ -13,6 +13,7 @@ use datafusion::arrow::datatypes::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::mapping;
 use crate::error::{Error, Result};
 
 /// Metadata key of a column's default, as SQL text (Delta feature `allowColumnDefaults`).
@@ -20,12 +21,9 @@ pub(crate) const DEFAULT_KEY: &str = "CURRENT_DEFAULT";
 /// Metadata key of a column's comment.
 pub(crate) const COMMENT_KEY: &str = "comment";
 
-/// Column mapping gives such columns another name in the files, so any name is allowed.
-const PHYSICAL_NAME_KEY: &str = "delta.columnMapping.physicalName";
-
 /// Arrow metadata holds text only: values that are not text are kept under their key with this
 /// prefix, as JSON, so that `1` and `"1"` stay apart.
-const JSON_PREFIX: &str = "json:";
+pub(super) const JSON_PREFIX: &str = "json:";
 
 /// Characters that neither Parquet nor Delta takes in a column name without column mapping.
 const FORBIDDEN: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
@@ -48,11 +46,11 @@ pub(crate) fn to_delta(schema: &Schema) -> Result<String> {
         .map_err(|e| Error::internal("the schema cannot be written as JSON").with_source(e))
 }
 
-/// The schema of a table that is to hold rows of `schema`: names checked, types normalized.
+/// The schema of a table that is to hold rows of `schema`: its types normalized. Whether the names will do
+/// is for [`check_names`], once it is known whether files hold them.
 ///
 /// Comments stay; other metadata belongs to where the columns came from and is left behind.
 pub(crate) fn normalize_schema(schema: &Schema) -> Result<Schema> {
-    check_names(schema.fields(), "")?;
     let fields = normalize_fields(schema.fields(), "")?;
     Ok(Schema::new(fields))
 }
@@ -173,7 +171,8 @@ fn with_entry(field: Field, key: &str, value: Option<&str>) -> Field {
     field.with_metadata(metadata)
 }
 
-/// Refuses names that Delta refuses: equal but for case, or with characters files cannot hold.
+/// Refuses names that Delta refuses: equal but for case, or with characters files cannot hold. Columns
+/// with a physical name are called otherwise in files, so that theirs may hold what it likes but a NUL.
 pub(crate) fn check_names(fields: &Fields, parent: &str) -> Result<()> {
     let mut seen = HashSet::with_capacity(fields.len());
     for field in fields {
@@ -185,15 +184,22 @@ pub(crate) fn check_names(fields: &Fields, parent: &str) -> Result<()> {
             return Err(Error::invalid(format!("column {column} is named twice"))
                 .with_hint("column names differ by more than case; rename one with AS"));
         }
-        if !field.metadata().contains_key(PHYSICAL_NAME_KEY)
-            && let Some(found) = field.name().chars().find(|c| FORBIDDEN.contains(c))
-        {
-            return Err(Error::invalid(format!(
+        let wrong = |found: char| {
+            Error::invalid(format!(
                 "column \"{column}\": a column name cannot hold {found:?}"
             ))
-            .with_hint(format!(
-                "rename it, for example to \"{}\"",
-                field.name().replace(FORBIDDEN, "_")
+        };
+        // Where footers are read by other names, NUL marks those that are no longer of the table.
+        if field.name().contains('\0') {
+            return Err(wrong('\0'));
+        }
+        if !mapping::mapped(field)
+            && let Some(found) = field.name().chars().find(|c| FORBIDDEN.contains(c))
+        {
+            return Err(wrong(found).with_hint(format!(
+                "rename it, for example to \"{}\", or make the table with TBLPROPERTIES ('{}' = 'name')",
+                field.name().replace(FORBIDDEN, "_"),
+                mapping::MODE
             )));
         }
         check_nested(field.data_type(), &column)?;
@@ -228,7 +234,8 @@ fn normalize_fields(fields: &Fields, parent: &str) -> Result<Vec<Field>> {
         .collect()
 }
 
-fn path(parent: &str, name: &str) -> String {
+/// The name of a field inside of `parent`; of a column where that is empty.
+pub(crate) fn path(parent: &str, name: &str) -> String {
     match parent {
         "" => name.to_owned(),
         _ => format!("{parent}.{name}"),
@@ -470,7 +477,7 @@ fn delta_type(data_type: &DataType, column: &str) -> Result<TypeJson> {
     Ok(TypeJson::Nested(Box::new(nested)))
 }
 
-fn primitive_name(data_type: &DataType, column: &str) -> Result<String> {
+pub(super) fn primitive_name(data_type: &DataType, column: &str) -> Result<String> {
     let name = match normalize(column, data_type)? {
         DataType::Utf8View => "string",
         DataType::Int64 => "long",

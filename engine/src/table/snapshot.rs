@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use crate::error::Result;
 
 use super::actions::{Add, Metadata, Protocol, Remove, Txn};
+use super::mapping::Mode;
 use super::stats::FileStats;
 
 /// One immutable version of a table. Cloning is cheap: the file map is shared between versions.
@@ -20,7 +21,8 @@ pub(crate) struct Snapshot {
     pub protocol: Arc<Protocol>,
     pub metadata: Arc<Metadata>,
     /// Columns in table order, partition columns included, with the Arrow types a scan returns
-    /// (strings and binaries are views, timestamps microseconds, zone `UTC` or none).
+    /// (strings and binaries are views, timestamps microseconds, zone `UTC` or none). Fields carry what
+    /// Delta notes of them; queries see [`super::mapping::logical`] of it.
     pub schema: SchemaRef,
     /// Live files by their path as the log writes it.
     pub files: OrdMap<String, Arc<DataFile>>,
@@ -115,6 +117,12 @@ impl Snapshot {
     /// Partition columns, in the order of the metadata.
     pub(crate) fn partition_columns(&self) -> &[String] {
         &self.metadata.partition_columns
+    }
+
+    /// How columns find their data in files.
+    pub(crate) fn mapping(&self) -> Mode {
+        // What is none of the modes was refused when the snapshot was made.
+        Mode::of(&self.protocol, &self.metadata).unwrap_or(Mode::None)
     }
 
     /// Whether the protocol names a writer feature.

@@ -13,8 +13,8 @@ use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::partition;
 use super::snapshot::DataFile;
+use super::{mapping, partition, widening};
 
 /// Parsed `stats` of an `add` line, for the top-level columns that have a bound or a null count.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,20 +39,25 @@ pub(crate) struct ColumnStats {
 }
 
 impl FileStats {
-    /// The statistics in `json` for the columns of `schema`; `None` where they do not parse.
+    /// The statistics in `json` for the columns of `schema`, the snapshot's; `None` where they do not
+    /// parse. There they have physical names, here those of queries.
     ///
     /// A value that is not of its column's type, or of a nested column, is left out.
     pub(crate) fn parse(json: &str, schema: &SchemaRef) -> Option<Self> {
         let raw: RawStats = serde_json::from_str(json).ok()?;
         let tight_bounds = raw.tight_bounds.unwrap_or(true);
         let column = |field: &FieldRef| {
-            let bound = |values: &Option<Map<String, Value>>, side| {
-                let value = values.as_ref()?.get(field.name())?;
-                let (value, exact) = bound(value, field.data_type(), side)?;
+            let name = mapping::physical_name(field);
+            let was_float = widening::was_float(field);
+            let bound = |values: &Option<Map<String, Value>>, side: Side| {
+                let value = values.as_ref()?.get(name)?;
+                let (mut value, exact) = bound(value, field.data_type(), side)?;
+                if let (true, ScalarValue::Float64(Some(v))) = (was_float, &mut value) {
+                    *v = side.beyond_float(*v);
+                }
                 Some((value, exact && tight_bounds))
             };
-            let count =
-                |counts: &Option<Map<String, Value>>| counts.as_ref()?.get(field.name())?.as_u64();
+            let count = |counts: &Option<Map<String, Value>>| counts.as_ref()?.get(name)?.as_u64();
             let column = ColumnStats {
                 min: bound(&raw.min_values, Side::Lower),
                 max: bound(&raw.max_values, Side::Upper),
@@ -94,6 +99,16 @@ impl Side {
             Self::Lower => down(value),
             Self::Upper => up(value),
         }
+    }
+
+    /// A bound of a column of doubles that were floats in older files: there `0.1` stands for the float
+    /// next to it, which as a double lies beside `0.1`.
+    fn beyond_float(self, v: f64) -> f64 {
+        f64::from(self.widen(
+            v as f32,
+            |v| v.next_down().next_down(),
+            |v| v.next_up().next_up(),
+        ))
     }
 }
 

@@ -33,6 +33,8 @@ use object_store::ObjectMeta;
 
 use super::footer::{self, SoundFooters};
 use super::located::{self, Located, physical_rows};
+use super::mapped_footer::MappedReaders;
+use super::mapping::{self, Mode};
 use super::snapshot::{DataFile, Snapshot, TableRoot};
 use super::stats::{Summary, VisibleStats};
 use super::{deletion, partition, prune};
@@ -49,7 +51,7 @@ pub(crate) struct VersionedTable {
     name: TableReference,
     snapshot: Arc<Snapshot>,
     root: TableRoot,
-    /// Columns of the snapshot, and the place of each row when the scan is located.
+    /// Columns as queries see them, and the place of each row when the scan is located.
     columns: SchemaRef,
     located: Option<Arc<Located>>,
     /// Terms of writes through this table; without them it is read-only.
@@ -64,7 +66,7 @@ impl VersionedTable {
     ) -> Self {
         Self {
             name: name.into(),
-            columns: Arc::clone(&snapshot.schema),
+            columns: mapping::logical(&snapshot.schema),
             snapshot,
             root,
             located: None,
@@ -86,7 +88,7 @@ impl VersionedTable {
 
     /// The same table with the place of each row as two columns more, for statements that change rows.
     pub(crate) fn located(mut self, located: Arc<Located>) -> Self {
-        self.columns = located::with_places(&self.snapshot.schema);
+        self.columns = located::with_places(&self.columns);
         self.located = Some(located);
         self
     }
@@ -117,17 +119,6 @@ impl VersionedTable {
         ))
         .with_hint("run the statement in a session of the engine")
         .into())
-    }
-
-    /// Column mapping gives files other column names: read by name, every value would be null.
-    fn check_readable(&self) -> Result<(), Error> {
-        match self.snapshot.property("delta.columnMapping.mode") {
-            None | Some("none") => Ok(()),
-            Some(mode) => Err(Error::unsupported(format!(
-                "table {}: column mapping by {mode} is not supported",
-                self.name
-            ))),
-        }
     }
 }
 
@@ -160,8 +151,9 @@ impl TableProvider for VersionedTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.check_readable()?;
         let mut files = prune::select_files(session, &self.snapshot, filters)?;
+        // A file without visible rows may still lack a column that is NOT NULL by now.
+        files.retain(|file| file.rows(&self.snapshot.schema) != Some(0));
         if let Some(located) = &self.located {
             located.asked(session, filters)?;
         }
@@ -250,11 +242,10 @@ impl VersionedTable {
             .get_file_metadata_cache();
         let store = Arc::new(Whole(Arc::clone(&self.root.store)));
         let reader = CachedParquetFileReaderFactory::new(store, footers);
-        let reader: Arc<dyn ParquetFileReaderFactory> =
-            match footer::holds_floats(columns.table_schema.file_schema()) {
-                true => Arc::new(SoundFooters(reader)),
-                false => Arc::new(reader),
-            };
+        let reader = match footer::holds_floats(columns.table_schema.file_schema()) {
+            true => self.by_name(SoundFooters(reader)),
+            false => self.by_name(reader),
+        };
         let source = ParquetSource::new(columns.table_schema.clone())
             .with_table_parquet_options(TableParquetOptions {
                 global: options,
@@ -268,6 +259,17 @@ impl VersionedTable {
     }
 
     /// Describes `files` to the source, reading the deletion vectors that are not in memory yet.
+    /// `reader` of files, in the names of the table.
+    fn by_name(
+        &self,
+        reader: impl ParquetFileReaderFactory + 'static,
+    ) -> Arc<dyn ParquetFileReaderFactory> {
+        match self.snapshot.mapping() {
+            Mode::None => Arc::new(reader),
+            mode => Arc::new(MappedReaders::new(reader, mode, &self.snapshot.schema)),
+        }
+    }
+
     async fn open(
         &self,
         files: Vec<&Arc<DataFile>>,
@@ -275,7 +277,7 @@ impl VersionedTable {
     ) -> Result<(Vec<PartitionedFile>, Statistics)> {
         let schema = &self.snapshot.schema;
         let file_columns = columns.table_schema.file_schema().fields();
-        let partition_columns = columns.table_schema.table_partition_cols();
+        let partition_columns = &columns.partition;
         let mut summary = Summary::new(columns.table_schema.table_schema().fields().len());
         let mut opened = Vec::with_capacity(files.len());
         for file in &files {
@@ -370,6 +372,8 @@ fn keep_enough(files: &mut Vec<&Arc<DataFile>>, snapshot: &Snapshot, limit: usiz
 /// The columns of a scan as the source wants them: of the file first, then of the partition.
 struct ScanColumns {
     table_schema: TableSchema,
+    /// The columns of the partition as the snapshot has them, with the names the log has for them.
+    partition: Vec<FieldRef>,
     /// Positions in `table_schema`, in the order the query wants.
     order: Vec<usize>,
 }
@@ -391,6 +395,11 @@ impl ScanColumns {
             stored.into_iter().partition(|field| {
                 snapshot.partition_columns().contains(field.name()) || field.name() == located::FILE
             });
+        let of_snapshot = partition.iter().map(|field| {
+            let found = snapshot.schema.fields().find(field.name());
+            Arc::clone(found.map_or(field, |(_, field)| field))
+        });
+        let of_snapshot = of_snapshot.collect();
         let table_schema = TableSchema::builder(Arc::new(Schema::new(file)))
             .with_table_partition_cols(partition)
             .with_virtual_columns(virtual_columns)
@@ -402,6 +411,7 @@ impl ScanColumns {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             table_schema,
+            partition: of_snapshot,
             order,
         })
     }

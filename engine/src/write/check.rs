@@ -132,6 +132,11 @@ impl CompiledCheck {
         format!("{} is not true for {}", self.label, values.join(", "))
     }
 
+    /// Whether it reads the column at this position.
+    pub(crate) fn reads(&self, column: usize) -> bool {
+        self.columns.contains(&column)
+    }
+
     pub(crate) fn predicate(&self) -> &Arc<dyn PhysicalExpr> {
         &self.predicate
     }

@@ -21,4 +21,5 @@ pub(crate) mod target;
 mod validate;
 
 pub(crate) use cast::lossless;
+pub(crate) use files::{STATS_COLUMNS_KEY, lists};
 pub(crate) use plan::plan;

@@ -196,7 +196,7 @@ async fn entry(scope: &Arc<Scope>, full: &str, create: &CreateFunction) -> Resul
     let returns = match &create.returns {
         Returns::Value(data_type) => {
             let what = format!("the result of function {full}");
-            let value = columns::stored_type(scope, &what, data_type).await?;
+            let value = columns::stored_type(scope, &what, "value", data_type).await?;
             let field = Field::new("value", value, true);
             ReturnsEntry::Value {
                 schema: delta::to_delta(&Schema::new(vec![field]))?,
@@ -228,7 +228,7 @@ async fn fields(
     for Parameter { name, data_type } in declared {
         let name = sql::fold(name);
         let what = format!("{kind} {name} of function {full}");
-        let stored = columns::stored_type(scope, &what, data_type).await?;
+        let stored = columns::stored_type(scope, &what, &name, data_type).await?;
         fields.push(Field::new(name, stored, true));
     }
     delta::to_delta(&Schema::new(fields))

@@ -37,9 +37,9 @@ use crate::session::functions;
 use crate::session::zone::{self, Zone};
 use crate::sql;
 use crate::table::handle::Table;
-use crate::table::protocol;
 use crate::table::snapshot::Snapshot;
 use crate::table::versioned::VersionedTable;
+use crate::table::{mapping, protocol};
 use crate::write::target::WriteTarget;
 
 /// One statement's view of the lake.
@@ -269,7 +269,7 @@ impl Scope {
             table,
             schema: base.as_ref().map_or_else(
                 || Arc::new(Schema::empty()),
-                |base| Arc::clone(&base.schema),
+                |base| mapping::logical(&base.schema),
             ),
             base,
             creates: None,

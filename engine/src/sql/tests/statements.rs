@@ -1,5 +1,7 @@
 //! What each statement means.
 
+use datafusion::sql::sqlparser::ast::Ident;
+
 use super::super::*;
 use super::{of, read};
 
@@ -259,14 +261,68 @@ fn alter_and_drop() {
     };
     assert!(matches!(
         action("ALTER TABLE t ADD COLUMN a INT DEFAULT 1"),
-        AlterAction::AddColumn(Column {
-            default: Some(_),
+        AlterAction::AddColumn(AddColumn {
+            column: Column {
+                default: Some(_),
+                ..
+            },
+            place: None,
+            if_not_exists: false,
             ..
         })
     ));
     assert!(matches!(
         action("ALTER TABLE t ADD a INT"),
         AlterAction::AddColumn(_)
+    ));
+    let dotted = |path: &[Ident]| {
+        let names: Vec<_> = path.iter().map(|name| name.value.as_str()).collect();
+        names.join(".")
+    };
+    assert!(matches!(
+        action("ALTER TABLE t ADD COLUMN IF NOT EXISTS s.inner.a INT AFTER b"),
+        AlterAction::AddColumn(AddColumn { parent, place: Some(ColumnPlace::After(b)), if_not_exists: true, .. })
+            if dotted(&parent) == "s.inner" && b.value == "b"
+    ));
+    assert!(matches!(
+        action("ALTER TABLE t DROP COLUMN IF EXISTS s.\"A b\""),
+        AlterAction::DropColumn { column, if_exists: true } if dotted(&column) == "s.A b"
+    ));
+    assert!(matches!(
+        action("ALTER TABLE t RENAME COLUMN s.a TO b"),
+        AlterAction::RenameColumn { column, to } if dotted(&column) == "s.a" && to.value == "b"
+    ));
+    let change = |clause: &str| match action(&format!("ALTER TABLE t ALTER COLUMN a {clause}")) {
+        AlterAction::AlterColumn { change, .. } => change,
+        other => panic!("{other:?}"),
+    };
+    for clause in ["TYPE DECIMAL(12, 2)", "SET DATA TYPE DECIMAL(12, 2)"] {
+        assert!(matches!(change(clause), ColumnChange::Type(_)));
+    }
+    assert!(matches!(
+        change("SET NOT NULL"),
+        ColumnChange::Nullable(false)
+    ));
+    assert!(matches!(
+        change("DROP NOT NULL"),
+        ColumnChange::Nullable(true)
+    ));
+    assert!(matches!(
+        change("SET DEFAULT 1 + 1"),
+        ColumnChange::Default(Some(_))
+    ));
+    assert!(matches!(
+        change("DROP DEFAULT"),
+        ColumnChange::Default(None)
+    ));
+    assert!(matches!(change("COMMENT 'x'"), ColumnChange::Comment(text) if text == "x"));
+    assert!(matches!(
+        change("FIRST"),
+        ColumnChange::Place(ColumnPlace::First)
+    ));
+    assert!(matches!(
+        change("AFTER b"),
+        ColumnChange::Place(ColumnPlace::After(_))
     ));
     assert!(matches!(
         action("ALTER TABLE t SET TBLPROPERTIES ('k' = 'v')"),

@@ -176,7 +176,12 @@ fn names_delta_cannot_hold_are_refused() {
         error.message(),
         "column \"a b\": a column name cannot hold ' '"
     );
-    assert_eq!(error.hint(), Some("rename it, for example to \"a_b\""));
+    assert_eq!(
+        error.hint(),
+        Some(
+            "rename it, for example to \"a_b\", or make the table with TBLPROPERTIES ('delta.columnMapping.mode' = 'name')"
+        )
+    );
     let nested = DataType::Struct(vec![int("x;y")].into());
     let list = Schema::new(vec![Field::new("l", list_of(nested, true), true)]);
     assert!(
@@ -185,7 +190,8 @@ fn names_delta_cannot_hold_are_refused() {
             .message()
             .contains("l.element.x;y")
     );
-    let mapped = int("a b").with_metadata([(PHYSICAL_NAME_KEY.into(), "c1".into())].into());
+    let mapped =
+        int("a b").with_metadata([("delta.columnMapping.physicalName".into(), "c1".into())].into());
     assert!(to_delta(&Schema::new(vec![mapped])).is_ok());
 }
 

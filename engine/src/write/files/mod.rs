@@ -43,9 +43,11 @@ use self::encode::Format;
 use self::lane::{Lane, Outcome};
 use self::partition::{Layout, Place};
 use self::stats::StatsPlan;
+pub(crate) use self::stats::{STATS_COLUMNS_KEY, lists};
 use self::upload::{Ledger, Undo, delete_all};
 use crate::error::{Error, Result};
 use crate::table::actions::{Add, Metadata};
+use crate::table::mapping;
 use crate::table::snapshot::TableRoot;
 
 /// Memory of one lane before its largest file gives way.
@@ -100,8 +102,9 @@ impl FileSink {
         let level = ZstdLevel::try_new(1)
             .map_err(|e| Error::internal("zstd level 1 is not known").with_source(e))?;
         let compression = Compression::ZSTD(level);
-        let layout = Layout::new(Arc::clone(schema), &metadata.partition_columns)?;
-        let stats = StatsPlan::new(&layout.file, metadata)?;
+        let in_files = mapping::in_files(schema, metadata)?;
+        let layout = Layout::new(Arc::clone(schema), &in_files, &metadata.partition_columns)?;
+        let stats = StatsPlan::new(&layout.file, &layout.names(), metadata)?;
         let format = Format::new(Arc::clone(&layout.file), stats, compression)?;
         Ok(Self {
             target: Arc::new(Target {

@@ -7,12 +7,13 @@ use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array, make_array,
 };
 use datafusion::arrow::compute::take_record_batch;
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
 
 use crate::error::{Error, Result};
+use crate::table::mapping::relabel;
 use crate::table::partition::{encode, path_segment};
 
 /// Where the columns of a table go: into the files, or into the names of their folders.
@@ -20,8 +21,10 @@ use crate::table::partition::{encode, path_segment};
 pub(super) struct Layout {
     /// All columns of the table.
     pub(super) table: SchemaRef,
-    /// Columns in the files.
+    /// Columns in the files, as files call them.
     pub(super) file: SchemaRef,
+    /// Names of all columns in files and in the log.
+    physical_names: Vec<String>,
     /// Positions of the file's columns in the table.
     stored: Vec<usize>,
     /// Positions of the partition columns in the table, in the order of the folders.
@@ -47,7 +50,19 @@ pub(super) struct Place {
 }
 
 impl Layout {
-    pub(super) fn new(table: SchemaRef, partition_columns: &[String]) -> Result<Self> {
+    /// The layout of a table whose columns are those of `in_files` in files, all of them.
+    pub(super) fn new(
+        table: SchemaRef,
+        in_files: &Schema,
+        partition_columns: &[String],
+    ) -> Result<Self> {
+        if in_files.fields().len() != table.fields().len() {
+            return Err(Error::internal(format!(
+                "a table of {} columns has files of {}",
+                table.fields().len(),
+                in_files.fields().len()
+            )));
+        }
         let partition = partition_columns
             .iter()
             .map(|name| {
@@ -67,14 +82,24 @@ impl Layout {
                 "a table needs a column that is not a partition column",
             ));
         }
-        let file = table.project(&stored).map_err(unexpected)?;
+        let file = in_files.project(&stored).map_err(unexpected)?;
+        let physical_names = in_files.fields().iter().map(|f| f.name().clone());
         Ok(Self {
             table,
-            // Metadata of columns belongs to the log and has no place in the files.
-            file: Arc::new(without_metadata(&file)),
+            file: Arc::new(file),
+            physical_names: physical_names.collect(),
             stored,
             partition,
         })
+    }
+
+    /// The columns in the files, as queries call them.
+    pub(super) fn names(&self) -> Fields {
+        let fields = self.table.fields();
+        self.stored
+            .iter()
+            .map(|&i| Arc::clone(&fields[i]))
+            .collect()
     }
 
     /// Positions of the partition columns.
@@ -114,9 +139,10 @@ impl Layout {
                     "partition column {name} cannot hold an empty string: it could not be told from NULL"
                 )));
             }
-            folders.push_str(&path_segment(name, text.as_deref()));
+            let physical = &self.physical_names[index];
+            folders.push_str(&path_segment(physical, text.as_deref()));
             folders.push('/');
-            values.insert(name.clone(), text);
+            values.insert(physical.clone(), text);
         }
         Ok(Place { values, folders })
     }
@@ -142,15 +168,19 @@ impl Layout {
         let columns = self
             .stored
             .iter()
-            .map(|&i| ArrayRef::clone(batch.column(i)));
+            .zip(self.file.fields())
+            .map(|(&i, field)| relabel(batch.column(i), field.data_type()));
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(self.file.clone(), columns.collect(), &options).map_err(
-            |e| {
+        columns
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|columns| {
+                RecordBatch::try_new_with_options(self.file.clone(), columns, &options)
+            })
+            .map_err(|e| {
                 Error::internal("rows of other types than the table's reached its files")
                     .with_detail(e.to_string())
                     .with_source(e)
-            },
-        )
+            })
     }
 }
 
@@ -212,15 +242,6 @@ impl Splitter {
             })
             .collect()
     }
-}
-
-fn without_metadata(schema: &Schema) -> Schema {
-    let fields: Vec<_> = schema
-        .fields()
-        .iter()
-        .map(|f| f.as_ref().clone().with_metadata(HashMap::new()))
-        .collect();
-    Schema::new(fields)
 }
 
 /// Some rows, holding on to no buffer of the batch they come from: a rare partition waits long for

@@ -25,7 +25,7 @@ const STRING_CHARACTERS: usize = 32;
 pub(super) const STRING_BYTES: usize = 4 * STRING_CHARACTERS;
 
 const NUM_INDEXED_KEY: &str = "delta.dataSkippingNumIndexedCols";
-const STATS_COLUMNS_KEY: &str = "delta.dataSkippingStatsColumns";
+pub(crate) const STATS_COLUMNS_KEY: &str = "delta.dataSkippingStatsColumns";
 const DEFAULT_NUM_INDEXED: usize = 32;
 
 /// The columns of which statistics are kept.
@@ -36,7 +36,7 @@ pub(super) struct StatsPlan {
 
 #[derive(Debug)]
 struct Column {
-    /// Names from the top-level column down.
+    /// Names in the file, from the top-level column down.
     path: Vec<String>,
     /// The same as positions in the schema of the file.
     position: Vec<usize>,
@@ -70,8 +70,9 @@ pub(super) struct Seen {
 }
 
 impl StatsPlan {
-    /// Statistics of a file of `schema`, as the table's properties want them.
-    pub(super) fn new(schema: &Schema, metadata: &Metadata) -> Result<Self> {
+    /// Statistics of a file of `schema`, as the table's properties want them; these speak of the columns
+    /// by the names of `named`, the same columns as queries call them.
+    pub(super) fn new(schema: &Schema, named: &Fields, metadata: &Metadata) -> Result<Self> {
         let mut columns = Vec::new();
         let mut leaf = 0;
         collect(
@@ -83,7 +84,10 @@ impl StatsPlan {
         );
         if let Some(list) = metadata.configuration.get(STATS_COLUMNS_KEY) {
             let wanted = parse_columns(list)?;
-            columns.retain(|c| wanted.iter().any(|w| names(w, &c.path)));
+            columns.retain(|c| {
+                let path = path_at(named, &c.position);
+                wanted.iter().any(|w| names(w, &path))
+            });
         } else if let Some(count) = num_indexed(metadata)? {
             columns.truncate(count);
         }
@@ -196,8 +200,31 @@ fn parse_columns(list: &str) -> Result<Vec<Vec<String>>> {
     Ok(columns)
 }
 
+/// The names on the way to the field at `position`.
+fn path_at<'a>(mut fields: &'a Fields, position: &[usize]) -> Vec<&'a str> {
+    let mut path = Vec::with_capacity(position.len());
+    for field in position {
+        let field = &fields[*field];
+        path.push(field.name().as_str());
+        if let DataType::Struct(children) = field.data_type() {
+            fields = children;
+        }
+    }
+    path
+}
+
+/// Whether `list`, the value of the property [`STATS_COLUMNS_KEY`], names the column of `path` or a part
+/// of it.
+pub(crate) fn lists(list: &str, path: &[String]) -> Result<bool> {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let listed = parse_columns(list)?;
+    Ok(listed
+        .iter()
+        .any(|column| column.len() >= path.len() && names(&column[..path.len()], &path)))
+}
+
 /// Whether `wanted` is the column of `path` or a struct around it.
-fn names(wanted: &[String], path: &[String]) -> bool {
+fn names(wanted: &[String], path: &[&str]) -> bool {
     wanted.len() <= path.len()
         && wanted
             .iter()

@@ -36,6 +36,8 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use super::*;
 
+mod mapped;
+
 // --- what is written to ---------------------------------------------------------------------
 
 /// A store in memory that counts, and fails or dawdles on demand.
@@ -155,6 +157,8 @@ struct Table {
     schema: SchemaRef,
     partition_columns: Vec<String>,
     properties: BTreeMap<String, String>,
+    /// The log's schema, where it says more than `schema`.
+    schema_string: String,
     target_file_bytes: u64,
 }
 
@@ -165,6 +169,7 @@ impl Table {
             schema,
             partition_columns: Vec::new(),
             properties: BTreeMap::new(),
+            schema_string: String::new(),
             target_file_bytes: 256 << 20,
         }
     }
@@ -195,7 +200,7 @@ impl Table {
             name: None,
             description: None,
             format: Default::default(),
-            schema_string: String::new(),
+            schema_string: self.schema_string.clone(),
             partition_columns: self.partition_columns.clone(),
             created_time: None,
             configuration: self.properties.clone(),

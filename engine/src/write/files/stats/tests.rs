@@ -63,7 +63,13 @@ fn listed_columns_may_be_nested_and_quoted() {
     let parsed = parse_columns("a, b.c ,`x.y`.`q``,`").unwrap();
     assert_eq!(parsed, [vec!["a"], vec!["b", "c"], vec!["x.y", "q`,"]]);
     assert!(parse_columns("`a").is_err());
-    let path = ["b".to_owned(), "c".to_owned()];
+    let path = ["b", "c"];
     assert!(names(&["B".to_owned()], &path));
     assert!(!names(&["c".to_owned()], &path));
+    let lists = |path: &[&str]| {
+        let path: Vec<_> = path.iter().map(|s| (*s).to_owned()).collect();
+        lists("a,b.c", &path).unwrap()
+    };
+    assert!(lists(&["b"]) && lists(&["B", "c"]));
+    assert!(!lists(&["b", "d"]) && !lists(&["a", "x"]));
 }
