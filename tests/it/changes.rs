@@ -20,7 +20,11 @@ async fn changes_of_a_long_history_read_only_what_changed() {
         .await
         .unwrap();
     let session = engine.session();
-    query::run(&session, "CREATE TABLE t (id BIGINT, v TEXT)").await;
+    query::run(
+        &session,
+        "CREATE TABLE t (id BIGINT, v TEXT) TBLPROPERTIES ('selvedge.autoOptimize' = 'false')",
+    )
+    .await;
     // Four rows in each of the first versions, so that a delete marks some of a file's.
     for n in 1..VERSIONS - 1 {
         let rows = format!("INSERT INTO t SELECT {n} * 4 + value, 'v' FROM generate_series(0, 3)");

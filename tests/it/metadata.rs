@@ -94,7 +94,7 @@ async fn relations_about_a_table_read_its_log_alone() {
     let session = engine.session();
     query::run(
         &session,
-        "CREATE TABLE t (a BIGINT, p TEXT) PARTITIONED BY (p)",
+        "CREATE TABLE t (a BIGINT, p TEXT) PARTITIONED BY (p) TBLPROPERTIES ('selvedge.autoOptimize' = 'false')",
     )
     .await;
     for n in 0..40 {

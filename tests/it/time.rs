@@ -276,8 +276,11 @@ async fn t6_what_cannot_be_read_is_refused_with_what_can() {
         name.ends_with(".parquet") && first.contains(name)
     });
     lake.store.delete(&gone.unwrap().location).await.unwrap();
-    lake.error("SELECT id FROM t VERSION AS OF 2").await;
-    lake.error("SELECT id FROM table_changes('t', 1)").await;
+    // An engine that has not yet seen the file's footer: of one row the log knows the rest.
+    let builder = Engine::builder("memory:///").store(Arc::clone(&lake.store));
+    let cold = builder.open().await.unwrap().session();
+    query::error(&cold, "SELECT id FROM t VERSION AS OF 2").await;
+    query::error(&cold, "SELECT id FROM table_changes('t', 1)").await;
     assert_eq!(lake.count("").await, 2);
     // As is one whose commits were cleaned up.
     let log = commit_paths(&lake.store).await;

@@ -41,7 +41,7 @@
 //! | all question marks are one parameter | engine/src/sql/lex.rs | question_marks_are_numbered_in_order |
 //! | expressions that overflow the stack | engine/src/sql/limits.rs | long_chains_are_refused_and_long_lists_are_not |
 //! | a client that asks twice writes twice | tests/python/test_flight.py | test_a_ticket_of_a_write_is_read_again_without_writing_again |
-//! | a client that never reads has not written | tests/python/test_flight.py | test_insert_runs_once_read_or_not |
+//! | a client that never reads has not written | tests/python/test_flight.py | test_t8_insert_runs_once_read_or_not |
 //! | a remote session reads the server's files | tests/it/slt.rs | flight |
 //! | rows sent differ from the schema announced | tests/python/test_flight.py | test_schema_of_info_and_rows_agree_for_aggregates |
 //! | a listing of tables opens them | tests/it/many_tables.rs | listing_ten_thousand_tables_opens_none |

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arrow::array::AsArray;
-use arrow::datatypes::TimestampMillisecondType;
+use arrow::datatypes::TimestampMicrosecondType;
 use selvedge_engine::{Engine, ErrorKind, Session};
 
 use super::T;
@@ -28,10 +28,8 @@ async fn commit_times(session: &Session) -> Vec<i64> {
         .iter()
         .flat_map(|batch| {
             let times = batch.column_by_name("timestamp").unwrap();
-            times
-                .as_primitive::<TimestampMillisecondType>()
-                .values()
-                .to_vec()
+            let micros = times.as_primitive::<TimestampMicrosecondType>().values();
+            micros.iter().map(|at| at / 1000).collect::<Vec<_>>()
         })
         .collect();
     times.reverse();

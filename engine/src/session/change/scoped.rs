@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, Query, Spanned, Visit, VisitMut, Visitor, VisitorMut,
+    AccessExpr, Expr, Ident, ObjectName, Query, Spanned, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use crate::error::{Error, Result};
@@ -112,22 +112,52 @@ impl VisitorMut for Qualify<'_> {
             {
                 *expr = Expr::CompoundIdentifier(vec![side.name.clone(), name.clone()]);
             }
-            Expr::CompoundIdentifier(parts) => {
-                let [.., table, column] = parts.as_slice() else {
+            Expr::CompoundIdentifier(parts) if self.depth == 0 => return side.place(parts),
+            // `s.l[1]`: the names before the first bracket are one name.
+            Expr::CompoundFieldAccess { root, access_chain } if self.depth == 0 => {
+                let Expr::Identifier(first) = root.as_ref() else {
                     return ControlFlow::Continue(());
                 };
-                if self.depth == 0 && sql::fold(table) == sql::fold(side.other) {
-                    let error = Error::invalid(format!(
-                        "{} has no row of {table}, so it cannot use {table}.{column}",
-                        side.clause
-                    ));
-                    return ControlFlow::Break(match sql::position(table.span.start) {
-                        Some(position) => error.with_position(position),
-                        None => error,
-                    });
+                let mut parts = vec![first.clone()];
+                while let Some(AccessExpr::Dot(Expr::Identifier(name))) = access_chain.first() {
+                    parts.push(name.clone());
+                    access_chain.remove(0);
+                }
+                side.place(&mut parts)?;
+                // One name alone is looked at when the walk comes to it.
+                if parts.len() > 1 {
+                    **root = Expr::CompoundIdentifier(parts);
                 }
             }
             _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Side<'_> {
+    /// Puts this side's table before a column with fields that is named without it, and refuses names of the other
+    /// side.
+    fn place(&self, parts: &mut Vec<Ident>) -> ControlFlow<Error> {
+        let is = |part: &Ident, name: &Ident| sql::fold(part) == sql::fold(name);
+        // A table may have its schema before it, a column its fields behind it.
+        let named = parts.iter().take(parts.len() - 1);
+        if let Some(table) = named.clone().take(2).find(|part| is(part, self.other))
+            && !named.take(2).any(|part| is(part, self.name))
+            && !self.columns.contains(&sql::fold(&parts[0]))
+        {
+            let error = Error::invalid(format!(
+                "{} has no row of {table}, so it cannot use {}",
+                self.clause,
+                ObjectName::from(parts.clone())
+            ));
+            return ControlFlow::Break(match sql::position(table.span.start) {
+                Some(position) => error.with_position(position),
+                None => error,
+            });
+        }
+        if !is(&parts[0], self.name) && self.columns.contains(&sql::fold(&parts[0])) {
+            parts.insert(0, self.name.clone());
         }
         ControlFlow::Continue(())
     }
