@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Rooms: `sql` (text to statements), `catalog` (names to tables), `table` (one Delta table),
-//! `write` (the only way in), `maintenance` (upkeep of tables), `store` (where objects live).
+//! `write` (the only way in), `maintenance` (upkeep of tables), `store` (where objects live),
+//! `expr` (what expressions mean).
 
 mod answer;
 mod catalog;
 mod clock;
 mod engine;
 mod error;
+mod expr;
 mod maintenance;
 mod progress;
 mod session;

@@ -154,9 +154,7 @@ fn check_default(
         .with_query_execution_start_time(state.execution_props().query_execution_start_time)
         .build();
     let simplifier = ExprSimplifier::new(context);
-    let physical = simplifier
-        .coerce(expr.clone(), &DFSchema::empty())
-        .and_then(|expr| simplifier.simplify(expr))
+    let physical = crate::expr::value(&simplifier, expr.clone(), &DFSchema::empty())
         .and_then(|expr| state.create_physical_expr(expr, &DFSchema::empty()))
         .map_err(plain)?;
     let one_row = RecordBatchOptions::new().with_row_count(Some(1));

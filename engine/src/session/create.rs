@@ -17,6 +17,7 @@ use crate::answer::Answer;
 use crate::catalog::INFORMATION_SCHEMA;
 use crate::catalog::entry::{Catalog, Change, FilesEntry, Relation, TableEntry, ViewEntry};
 use crate::error::{Error, ErrorKind, Result};
+use crate::expr;
 use crate::sql::{self, CreateExternalTable, CreateTable, CreateView, FileFormat};
 use crate::table::{mapping, schema as delta};
 use crate::write::check;
@@ -84,7 +85,7 @@ async fn described(
         None => None,
     };
     let mut columns = match (&source, create.columns.is_empty()) {
-        (Some(source), true) => stored_columns(source.schema().as_arrow())?,
+        (Some(source), true) => stored_columns(&expr::columns(&scope.state(), source))?,
         _ => declared(scope, &name, &create.columns).await?,
     };
     let mut configuration = BTreeMap::new();

@@ -279,6 +279,20 @@ fn with_defaults(mut query: ast::Query, opened: &Opened, columns: &[String]) -> 
                 }
             }
         }
+        // Nor may it make floats of what goes to decimals.
+        let exact = |cell: &&mut ast::Expr| {
+            number(cell).is_some_and(|digits| digits.contains('.') && !has_exponent(digits))
+        };
+        if data_type.is_decimal() && cells.iter().any(floats) && cells.iter().any(exact) {
+            for cell in &mut cells {
+                if number(cell).is_some_and(has_exponent) {
+                    **cell = cast_to(
+                        (**cell).clone(),
+                        ast::DataType::Decimal(ast::ExactNumberInfo::PrecisionAndScale(30, 15)),
+                    );
+                }
+            }
+        }
     }
     Ok(query)
 }

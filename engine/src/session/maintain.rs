@@ -19,6 +19,7 @@ use super::scope::{Opened, Scope};
 use super::show::rows;
 use crate::answer::Answer;
 use crate::error::{Error, Result};
+use crate::expr;
 use crate::maintenance::{Job, analyze, optimize, restore, vacuum};
 use crate::progress::Meter;
 use crate::sql::{self, At, Optimize, Restore, Vacuum};
@@ -168,7 +169,7 @@ fn partition_filters(
         .with_query_execution_start_time(state.execution_props().query_execution_start_time)
         .build();
     let simplifier = ExprSimplifier::new(context);
-    let filter = simplifier.simplify(simplifier.coerce(filter, &names)?)?;
+    let filter = expr::condition(&simplifier, filter, &names)?;
     let filters: Vec<Expr> = split_conjunction_owned(filter)
         .into_iter()
         .map(|filter| match unnormalize_col(filter) {

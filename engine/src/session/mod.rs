@@ -52,6 +52,7 @@ use crate::catalog;
 use crate::catalog::entry::Relation;
 use crate::engine::{Inner, session_config};
 use crate::error::{Error, ErrorKind, Result};
+use crate::expr;
 use crate::progress::{Observer, Progress};
 use crate::sql::{self, Statement};
 use crate::write::report::WriteReport;
@@ -138,6 +139,7 @@ impl Session {
             // Before DataFusion's own, which are added next.
             .with_expr_planners(vec![Arc::new(nested::MapSubscript)])
             .with_default_features()
+            .with_analyzer_rules(expr::rules())
             .with_analyzer_rule(Arc::new(nested::NestedTypes))
             .with_analyzer_rule(Arc::new(zone::ZoneCasts))
             .with_query_planner(Arc::new(change::ChangePlanner))
@@ -364,7 +366,7 @@ impl Session {
             Statement::DescribeHistory(name) => show::history(&scope, &name).await,
             Statement::DescribeQuery(query) => {
                 let plan = scope.plan_query(*query).await?;
-                show::columns(plan.schema().as_arrow())
+                show::columns(&expr::columns(&scope.state(), &plan))
             }
             Statement::Set { .. }
             | Statement::Reset { .. }

@@ -25,6 +25,7 @@ use super::types::sql_name;
 use super::{Session, StatementKind, insert, kind, plan, run_plan, run_write};
 use crate::answer::Answer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::expr;
 use crate::sql::{self, Insert, InsertSource, Statement};
 use crate::write::report::WriteReport;
 
@@ -54,7 +55,7 @@ impl Prepared {
             Statement::Query(_) | Statement::Explain(_) => {
                 let planned = plan(&scope, statement.clone()).await?;
                 inferred(&planned, &mut types)?;
-                schema = Arc::new(planned.schema().as_arrow().clone());
+                schema = expr::columns(&scope.state(), &planned);
             }
             Statement::Insert(insert) => {
                 let opened = scope.open(&insert.table).await?;
@@ -134,7 +135,7 @@ impl Prepared {
         let scope = self.session.begin().await?;
         let planned = plan(&scope, self.statement.clone()).await?;
         let planned = planned.with_param_values(row(parameters, 0)?)?;
-        Ok(Arc::new(planned.schema().as_arrow().clone()))
+        Ok(expr::columns(&scope.state(), &planned))
     }
 
     /// One field per parameter, in the order `$1..$n`; type Null where it could not be inferred.

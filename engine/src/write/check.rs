@@ -20,6 +20,7 @@ use datafusion::sql::sqlparser::ast::{self, Ident, visit_expressions, visit_expr
 
 use super::cast::{shown, sql_name};
 use crate::error::{Error, Result};
+use crate::expr;
 use crate::sql;
 
 /// A constraint ready to run on batches of its table's schema.
@@ -72,9 +73,7 @@ pub(crate) fn compile(
         .with_config_options(Arc::clone(state.config_options()))
         .build();
     let simplifier = ExprSimplifier::new(context);
-    let physical = simplifier
-        .coerce(predicate, &names)
-        .and_then(|predicate| simplifier.simplify(predicate))
+    let physical = expr::condition(&simplifier, predicate, &names)
         .and_then(|predicate| state.create_physical_expr(predicate, &names))
         .map_err(failed)?;
     match physical.data_type(schema).map_err(failed)? {

@@ -31,6 +31,7 @@ use self::names::Names;
 use crate::catalog::{self, Pinned};
 use crate::engine::Inner;
 use crate::error::{Error, ErrorKind, Result};
+use crate::expr;
 use crate::progress::Observer;
 use crate::session::dependents::Object;
 use crate::session::functions;
@@ -159,6 +160,7 @@ impl Scope {
             true => functions::expand(plan)?,
             false => plan,
         };
+        let plan = expr::planned(plan)?;
         match self.zone()? {
             Some(zone) => zone::shown(plan, &zone),
             None => Ok(plan),
