@@ -60,7 +60,7 @@ const fn kind(name: &'static str, sql: &'static str) -> Kind {
     }
 }
 
-static KINDS: [Kind; 11] = [
+static KINDS: [Kind; 13] = [
     Kind {
         minds_its_rows: true,
         ..kind("append", "INSERT INTO t (k, v) VALUES ($n, $s)")
@@ -106,6 +106,8 @@ static KINDS: [Kind; 11] = [
             "ALTER TABLE t SET TBLPROPERTIES ('delta.checkpointInterval' = '1')",
         )
     },
+    kind("optimize", "OPTIMIZE t"),
+    kind("restore", "RESTORE TABLE t TO VERSION AS OF 2"),
 ];
 
 /// Which rows the two statements have to do with.

@@ -42,11 +42,10 @@ ALLOWED = {
     "ALTER",
     "DECIMALS BESIDE DOUBLES",
     "TWO IN LISTS",
-    # Not yet right:
-    # "OPTIMIZE",
-    # "RESTORE",
-    # "FIELDS IN MERGE",
-    # "DISTINCT BEFORE AND",
+    "OPTIMIZE",
+    "RESTORE",
+    "FIELDS IN MERGE",
+    "DISTINCT BEFORE AND",
 }
 
 

@@ -23,6 +23,7 @@ mod rename;
 mod scope;
 mod show;
 mod site;
+mod stack;
 mod syntax;
 mod types;
 mod variables;

@@ -39,6 +39,17 @@ fn short(path: &Path, asked: &Range<u64>, got: u64) -> Error {
     }
 }
 
+/// The local store says itself that a range ends behind the file, in words of its own.
+fn shorter(path: &Path, error: Error) -> Error {
+    match error.to_string() {
+        words if words.contains("Out of range of file") => Error::Generic {
+            store: "object",
+            source: format!("{path} {SHORTER}: {words}").into(),
+        },
+        _ => error,
+    }
+}
+
 #[async_trait]
 impl ObjectStore for Whole {
     async fn put_opts(
@@ -63,7 +74,8 @@ impl ObjectStore for Whole {
             (Some(GetRange::Bounded(range)), false) => Some(range.clone()),
             _ => None,
         };
-        let got = self.0.get_opts(location, options).await?;
+        let got = self.0.get_opts(location, options).await;
+        let got = got.map_err(|error| shorter(location, error))?;
         match asked {
             Some(asked) if got.range != asked => {
                 let length = got.range.end.saturating_sub(got.range.start);
@@ -74,7 +86,8 @@ impl ObjectStore for Whole {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let got = self.0.get_ranges(location, ranges).await?;
+        let got = self.0.get_ranges(location, ranges).await;
+        let got = got.map_err(|error| shorter(location, error))?;
         for (asked, bytes) in ranges.iter().zip(&got) {
             if bytes.len() as u64 != asked.end - asked.start {
                 return Err(short(location, asked, bytes.len() as u64));

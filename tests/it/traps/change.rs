@@ -307,5 +307,7 @@ async fn trap_explain_of_a_change() {
         query::batches(&session, &format!("EXPLAIN ANALYZE {sql}")).await;
     }
     assert_eq!(rows(&disk).await, [2, 4]);
-    assert_eq!(query::rows(&session, "DESCRIBE HISTORY t").await, 4);
+    // Of the two, a file of which most rows are gone may have been rewritten since.
+    let changes = "SELECT version FROM \"t$history\" WHERE operation IN ('DELETE', 'UPDATE')";
+    assert_eq!(query::rows(&session, changes).await, 2);
 }

@@ -299,7 +299,7 @@ fn nearest(scope: &Arc<Scope>, parts: &[String]) -> Option<String> {
             state.window_functions().keys().cloned().collect(),
         ];
         if let Some(near) = sql::nearest(name, here.chain(engine.into_iter().flatten())) {
-            return Some(sql::quoted(&near));
+            return Some(near);
         }
     }
     let (elsewhere, _) = schemas

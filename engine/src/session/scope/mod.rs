@@ -34,8 +34,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::expr;
 use crate::progress::Observer;
 use crate::session::dependents::Object;
-use crate::session::functions;
 use crate::session::zone::{self, Zone};
+use crate::session::{functions, stack};
 use crate::sql;
 use crate::table::handle::Table;
 use crate::table::snapshot::Snapshot;
@@ -128,6 +128,14 @@ impl Scope {
 
     /// Plans a query that may call functions of the engine's own, which people are not told of.
     pub(in crate::session) async fn plan_with(
+        self: &Arc<Self>,
+        query: ast::Query,
+        own: Vec<ScalarUDF>,
+    ) -> Result<LogicalPlan> {
+        stack::roomy(self.plan_level(query, own)).await
+    }
+
+    async fn plan_level(
         self: &Arc<Self>,
         query: ast::Query,
         mut own: Vec<ScalarUDF>,

@@ -523,7 +523,8 @@ async fn skips_files(build: Build) {
         ("id > 199 and id < 400", 1),
         ("at < to_timestamp_micros(199066267)", 1),
         ("amount < 0", 1),
-        ("x < 24", 1),
+        // Where nobody says that there is no NaN, bounds of floats are not trusted.
+        ("x < 24", 6),
         ("id is null", 0),
         ("s > 'nb'", 0),
         ("p = 'a b' or id = 417", 3),
