@@ -337,6 +337,11 @@ async fn check(base: Arc<InMemory>, kinds: [Kind; 2], place: Place) -> Vec<Strin
     ];
     let mut wrong = Vec::new();
     for held in Held::ALL {
+        // An engine does such work for one statement at a time: the second would wait for the one that is held.
+        let turns = first.name == second.name && ["optimize", "restore"].contains(&first.name);
+        if turns && held == Held::Planned {
+            continue;
+        }
         let what = format!("{} | {} | {place:?} | {held:?}", first.name, second.name);
         let run = at_once(&base, &statements, held, first);
         let Ok((end, plans)) = tokio::time::timeout(PATIENCE, run).await else {

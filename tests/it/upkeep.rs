@@ -431,7 +431,8 @@ async fn leftovers_of_writers_that_died_go_when_nobody_can_want_them() {
 async fn vacuum_keeps_what_versions_within_the_retention_need() {
     let lake = tempfile::tempdir().unwrap();
     let old = folder(lake.path(), Duration::ZERO).await;
-    query::run(&old, "CREATE TABLE t (id BIGINT)").await;
+    let table = "CREATE TABLE t (id BIGINT) TBLPROPERTIES ('selvedge.autoOptimize' = 'false')";
+    query::run(&old, table).await;
     query::write(&old, "INSERT INTO t SELECT unnest(range(0, 20000))").await;
     let day_4 = folder(lake.path(), 4 * DAY).await;
     query::write(&day_4, "DELETE FROM t WHERE id % 3 = 1 OR id % 7 = 2").await;

@@ -1,12 +1,13 @@
-"""Tables whose columns selvedge renamed, dropped and widened, read by others."""
+"""Tables whose columns selvedge renamed, dropped and widened, read by others: those that know how, and those that say
+that they do not."""
 
 import pytest
-from readers import READERS, plain
+from readers import plain, with_delta_rs, with_duckdb, with_polars
 
-everyone = pytest.mark.parametrize("read", READERS)
+know_mapping = pytest.mark.parametrize("read", [with_delta_rs, with_duckdb])
 
 
-@everyone
+@know_mapping
 def test_a_column_renamed(lake, read):
     lake.run(
         "CREATE TABLE t (id BIGINT, name TEXT)",
@@ -18,7 +19,7 @@ def test_a_column_renamed(lake, read):
     assert plain(read(lake.table())) == expected
 
 
-@everyone
+@know_mapping
 def test_a_column_dropped_and_added_again(lake, read):
     lake.run(
         "CREATE TABLE t (id BIGINT, name TEXT)",
@@ -32,7 +33,7 @@ def test_a_column_dropped_and_added_again(lake, read):
     assert plain(read(lake.table())) == expected
 
 
-@everyone
+@know_mapping
 def test_a_partition_column_renamed(lake, read):
     lake.run(
         "CREATE TABLE t (id BIGINT, kind TEXT) PARTITIONED BY (kind)",
@@ -44,7 +45,7 @@ def test_a_partition_column_renamed(lake, read):
     assert plain(read(lake.table())) == expected
 
 
-@everyone
+@know_mapping
 def test_a_field_renamed(lake, read):
     lake.run(
         "CREATE TABLE t (id BIGINT, s STRUCT<a INT, b TEXT>)",
@@ -57,7 +58,7 @@ def test_a_field_renamed(lake, read):
     assert plain(read(lake.table())) == expected
 
 
-@everyone
+@know_mapping
 def test_rows_changed_after_a_rename(lake, read):
     lake.run(
         "CREATE TABLE t (id BIGINT, name TEXT)",
@@ -70,12 +71,24 @@ def test_rows_changed_after_a_rename(lake, read):
     assert plain(read(lake.table())) == expected
 
 
-@everyone
-def test_a_type_widened(lake, read):
+def test_a_type_widened(lake):
     lake.run(
         "CREATE TABLE t (id BIGINT, n INT)",
         "INSERT INTO t VALUES (1, 1)",
         "ALTER TABLE t ALTER COLUMN n TYPE BIGINT",
         "INSERT INTO t VALUES (2, 3000000000)",
     )
-    assert plain(read(lake.table())) == [{"id": 1, "n": 1}, {"id": 2, "n": 3000000000}]
+    assert plain(with_duckdb(lake.table())) == [{"id": 1, "n": 1}, {"id": 2, "n": 3000000000}]
+    for read in [with_delta_rs, with_polars]:
+        with pytest.raises(Exception, match="(?i)typeWidening"):
+            read(lake.table())
+
+
+def test_polars_refuses_a_mapping(lake):
+    lake.run(
+        "CREATE TABLE t (id BIGINT, name TEXT)",
+        "INSERT INTO t VALUES (1, 'one')",
+        "ALTER TABLE t RENAME COLUMN name TO label",
+    )
+    with pytest.raises(Exception, match="column mapping|columnMapping"):
+        with_polars(lake.table())
