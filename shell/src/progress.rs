@@ -90,10 +90,8 @@ fn text(now: &Progress) -> String {
 /// Columns of the terminal: a line that is longer would leave its beginning behind.
 fn width() -> usize {
     let size = rustix::termios::tcgetwinsize(io::stderr());
-    match size.map(|size| usize::from(size.ws_col)) {
-        Ok(columns @ 1..) => columns,
-        _ => 80,
-    }
+    let columns = size.ok().map(|size| usize::from(size.ws_col));
+    columns.filter(|columns| *columns > 0).unwrap_or(80)
 }
 
 #[cfg(test)]

@@ -221,7 +221,10 @@ fn place(authority: &str) -> Option<(Option<&str>, Option<u16>)> {
 mod tests {
     use super::*;
 
-    fn parts(text: &str) -> Option<(Option<&str>, Option<&str>, Option<u16>, &str)> {
+    /// Scheme, host, port and path.
+    type Parts<'a> = (Option<&'a str>, Option<&'a str>, Option<u16>, &'a str);
+
+    fn parts(text: &str) -> Option<Parts<'_>> {
         split(text).map(|url| (url.scheme, url.host, url.port, url.path))
     }
 

@@ -115,7 +115,7 @@ fn change(reader: &mut Reader<'_>) -> Result<ColumnChange> {
             Some(_) => error,
             None => error.with_position(place),
         })?;
-        return Ok(ColumnChange::Default(Some(default)));
+        return Ok(ColumnChange::Default(Some(Box::new(default))));
     }
     if reader.take(&["DROP", "DEFAULT"]) {
         return Ok(ColumnChange::Default(None));

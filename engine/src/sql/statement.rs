@@ -295,7 +295,7 @@ pub(crate) enum ColumnChange {
     Type(DataType),
     Nullable(bool),
     /// An expression without columns; none takes the default away.
-    Default(Option<Expr>),
+    Default(Option<Box<Expr>>),
     Comment(String),
     Place(ColumnPlace),
 }

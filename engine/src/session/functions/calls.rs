@@ -45,7 +45,7 @@ pub(in crate::session) fn prepare<'a>(
                         schema,
                         entry,
                         function,
-                    } = found;
+                    } = *found;
                     let rows = body::kept_rows(scope, &function, &schema, &entry).await?;
                     body::called(&function, rows, arguments)?
                 }
@@ -82,7 +82,7 @@ struct RowsCall {
 }
 
 enum What {
-    Function(Found, Vec<ast::Expr>),
+    Function(Box<Found>, Vec<ast::Expr>),
     Flatten(Vec<FunctionArg>),
 }
 
@@ -179,7 +179,7 @@ impl Calls<'_> {
                 ..
             } => {
                 let known = match self.find(name)? {
-                    Some(found) => What::Function(found, vec![]),
+                    Some(found) => What::Function(Box::new(found), vec![]),
                     None if sql::folded(name) == [flatten::NAME] => What::Flatten(vec![]),
                     None if name.0.len() > 1 => return Err(missing(self.scope, name)),
                     None => return Ok(()),

@@ -43,6 +43,9 @@ use crate::table::versioned::VersionedTable;
 use crate::table::{mapping, protocol};
 use crate::write::target::WriteTarget;
 
+/// Snapshots by schema and name of their table.
+type Pins = HashMap<(String, String), Arc<Snapshot>>;
+
 /// One statement's view of the lake.
 pub(in crate::session) struct Scope {
     pub engine: Arc<Inner>,
@@ -59,7 +62,7 @@ pub(in crate::session) struct Scope {
     pub registered: HashMap<String, Arc<dyn TableProvider>>,
     resolved: Mutex<HashMap<(String, String), Arc<dyn TableProvider>>>,
     /// The version of each table that the statement has met, views included.
-    snapshots: Arc<Mutex<HashMap<(String, String), Arc<Snapshot>>>>,
+    snapshots: Arc<Mutex<Pins>>,
     /// Views and functions being planned, outermost first: one that leads back to itself is refused.
     pub path: Vec<Object>,
 }
