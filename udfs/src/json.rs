@@ -8,7 +8,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, BooleanArray};
 use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::compute::{cast, nullif};
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -152,8 +152,10 @@ impl ScalarUDFImpl for Json {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        // To the crate a bare NULL is of a wrong type; here it is a text like any other that is missing.
+        let arguments: Vec<DataType> = arguments.iter().map(known).collect();
         // The crate's errors would name the function it wraps.
-        let inner = self.inner.return_type(arguments).map_err(|error| {
+        let inner = self.inner.return_type(&arguments).map_err(|error| {
             let told = error.strip_backtrace();
             let told = told.replace(self.inner.name(), self.name);
             datafusion::common::DataFusionError::Plan(
@@ -164,7 +166,19 @@ impl ScalarUDFImpl for Json {
         Ok(self.returns.clone().unwrap_or(inner))
     }
 
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        for argument in &mut args.args {
+            let text = known(&argument.data_type());
+            if text != argument.data_type() {
+                *argument = argument.cast_to(&text, None)?;
+            }
+        }
+        if self.returns.is_some() {
+            // The crate is held to the type that it promises itself.
+            let types: Vec<DataType> = args.args.iter().map(ColumnarValue::data_type).collect();
+            let promised = self.inner.return_type(&types)?;
+            args.return_field = Arc::new(Field::new(self.inner.name(), promised, true));
+        }
         let (arguments, rows) = (args.args.clone(), args.number_rows);
         let answer = self.inner.invoke_with_args(args)?;
         let answer = match &self.returns {
@@ -213,6 +227,14 @@ impl ScalarUDFImpl for Json {
 
     fn documentation(&self) -> Option<&Documentation> {
         Some(&self.documentation)
+    }
+}
+
+/// The type of an argument, which a NULL by itself does not have.
+fn known(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Null => DataType::Utf8,
+        other => other.clone(),
     }
 }
 

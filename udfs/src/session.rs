@@ -40,7 +40,7 @@ pub fn functions() -> Vec<ScalarUDF> {
         text(
             "current_catalog",
             "The catalog.",
-            "SELECT current_catalog() -- lake",
+            "SELECT current_catalog -- lake",
             |options| &options.catalog.default_catalog,
         ),
         text(

@@ -1,8 +1,8 @@
 //! Arguments row by row, whatever array they come in. A constant stays one value.
 
 use datafusion::arrow::array::{
-    Array, AsArray, BinaryArray, BinaryViewArray, FixedSizeBinaryArray, LargeBinaryArray,
-    LargeStringArray, StringArray, StringViewArray,
+    Array, AsArray, BinaryArray, BinaryViewArray, LargeBinaryArray, LargeStringArray, StringArray,
+    StringViewArray,
 };
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue, exec_err};
@@ -54,19 +54,17 @@ pub(crate) enum Bytes<'a> {
     Binary(&'a BinaryArray),
     LargeBinary(&'a LargeBinaryArray),
     BinaryView(&'a BinaryViewArray),
-    Fixed(&'a FixedSizeBinaryArray),
 }
 
 impl<'a> Bytes<'a> {
     pub(crate) fn of(value: &'a ColumnarValue) -> Result<Self> {
-        use ScalarValue::{Binary, BinaryView, FixedSizeBinary, LargeBinary};
+        use ScalarValue::{Binary, BinaryView, LargeBinary};
         let array = match value {
             ColumnarValue::Scalar(scalar) => {
                 return match scalar {
-                    Binary(bytes)
-                    | LargeBinary(bytes)
-                    | BinaryView(bytes)
-                    | FixedSizeBinary(_, bytes) => Ok(Self::Same(bytes.as_deref())),
+                    Binary(bytes) | LargeBinary(bytes) | BinaryView(bytes) => {
+                        Ok(Self::Same(bytes.as_deref()))
+                    }
                     _ => match Texts::of(value)? {
                         Texts::Same(text) => Ok(Self::Same(text.map(str::as_bytes))),
                         texts => Ok(Self::Texts(texts)),
@@ -79,7 +77,6 @@ impl<'a> Bytes<'a> {
             DataType::Binary => Ok(Self::Binary(array.as_binary())),
             DataType::LargeBinary => Ok(Self::LargeBinary(array.as_binary())),
             DataType::BinaryView => Ok(Self::BinaryView(array.as_binary_view())),
-            DataType::FixedSizeBinary(_) => Ok(Self::Fixed(array.as_fixed_size_binary())),
             _ => Ok(Self::Texts(Texts::of(value)?)),
         }
     }
@@ -91,7 +88,6 @@ impl<'a> Bytes<'a> {
             Self::Binary(array) => array.is_valid(row).then(|| array.value(row)),
             Self::LargeBinary(array) => array.is_valid(row).then(|| array.value(row)),
             Self::BinaryView(array) => array.is_valid(row).then(|| array.value(row)),
-            Self::Fixed(array) => array.is_valid(row).then(|| array.value(row)),
         }
     }
 }

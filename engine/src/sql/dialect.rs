@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// Our dialect. It reports the type of [`GenericDialect`], because the parser asks for that type to
 /// decide on syntax that DataFusion plans (`UNNEST` in `FROM`, for one).
@@ -53,6 +54,16 @@ impl Dialect for SelvedgeDialect {
         };
         let right = parser.parse_subexpr(self.prec_value(Precedence::Is));
         Some(right.map(|right| make(Box::new(expr.clone()), Box::new(right))))
+    }
+
+    /// `j -> 'a' ->> 'b' = 'x'` compares what the path leads to, as in PostgreSQL; the parser would compare first.
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        match parser.peek_token_ref().token {
+            Token::Arrow | Token::LongArrow | Token::HashArrow | Token::HashLongArrow => {
+                Some(Ok(self.prec_value(Precedence::AtTz)))
+            }
+            _ => None,
+        }
     }
 
     // What this dialect adds to the generic one.
