@@ -118,8 +118,10 @@ impl Shared {
             // A statement that takes rows out of files would have to run again if they moved: it goes first,
             // unless there is always one.
             let waiting = due.files.len().max(crumbs.dead.len());
+            let ended = table.running.ended();
             if table.running.changes_rows() && waiting < PILE_FILES {
-                return;
+                ended.await;
+                continue;
             }
             match self.merge(table, name, &head, due).await {
                 Ok(Some(done)) if done.version.is_some() => crumbs.failures = 0,

@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// The writes to one table.
 #[derive(Debug, Default)]
-pub(crate) struct Running(Mutex<State>);
+pub(crate) struct Running {
+    state: Mutex<State>,
+    ended: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -24,7 +29,7 @@ struct Write {
 impl Running {
     /// Notes a write until the answer is dropped.
     pub(crate) fn begin(self: &Arc<Self>, since_ms: i64, changes_rows: bool) -> Begun {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let number = state.next;
         state.next += 1;
         let write = Write {
@@ -40,13 +45,18 @@ impl Running {
 
     /// When the oldest of them began: files older than that belong to none of them.
     pub(crate) fn oldest_ms(&self) -> Option<i64> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         state.writes.values().map(|write| write.since_ms).min()
+    }
+
+    /// The end of any write that comes after this call.
+    pub(crate) fn ended(&self) -> Notified<'_> {
+        self.ended.notified()
     }
 
     /// Whether one takes rows out of files, and so has to run again when these files move.
     pub(crate) fn changes_rows(&self) -> bool {
-        let state = self.0.lock();
+        let state = self.state.lock();
         state.writes.values().any(|write| write.changes_rows)
     }
 }
@@ -60,7 +70,8 @@ pub(crate) struct Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        self.running.0.lock().writes.remove(&self.number);
+        self.running.state.lock().writes.remove(&self.number);
+        self.running.ended.notify_waiters();
     }
 }
 

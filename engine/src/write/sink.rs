@@ -189,7 +189,7 @@ async fn run(
         target.ambient.ids(),
         target.ambient.millis(),
     )?;
-    let running = target
+    let _running = target
         .table
         .running
         .begin(started_ms, target.change.is_some());
@@ -251,12 +251,7 @@ async fn run(
     };
     let adds = intent.adds.clone();
     match commit::commit(Arc::clone(&target.table), intent, &target.settings).await {
-        Ok(Outcome::Committed(report)) => {
-            // Upkeep gives way to writes that run, so it looks again when this one does no more.
-            drop(running);
-            target.table.committed(&target.name);
-            Ok(report)
-        }
+        Ok(Outcome::Committed(report)) => Ok(report),
         // The store may still hold the commit, so its files must stay.
         Ok(Outcome::Unknown(error)) => Err(error),
         Ok(Outcome::Conflict(reason)) => {

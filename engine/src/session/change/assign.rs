@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::arrow::datatypes::{DataType, FieldRef, Fields};
 use datafusion::common::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -18,19 +18,19 @@ use super::syntax;
 use crate::error::Error;
 use crate::write::lossless;
 
-/// The name of the function behind [`as_column`].
-pub(in crate::session) const AS_COLUMN: &str = "__selvedge_as";
+/// Begins the names of the functions behind [`as_column`]; the place of the column in its table follows.
+const AS_COLUMN: &str = "__selvedge_as_";
 
-/// `value` as a value of the type of `column`.
-pub(super) fn as_column(value: Expr, column: Expr) -> Expr {
-    let argument = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
+/// `value` as a value of column `at` of the table. The column itself is not read for that: its type is enough.
+pub(super) fn as_column(value: Expr, at: usize) -> Expr {
+    let name = format!("{AS_COLUMN}{at}");
     Expr::Function(Function {
-        name: ObjectName::from(vec![syntax::exact(AS_COLUMN)]),
+        name: ObjectName::from(vec![syntax::exact(&name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
-            args: vec![argument(value), argument(column)],
+            args: vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(value))],
             clauses: vec![],
         }),
         filter: None,
@@ -40,53 +40,60 @@ pub(super) fn as_column(value: Expr, column: Expr) -> Expr {
     })
 }
 
-/// The function behind [`as_column`]; its name is of no use to people.
-pub(super) fn function() -> ScalarUDF {
-    ScalarUDF::new_from_impl(AsColumn {
-        signature: Signature::any(2, Volatility::Immutable),
-    })
+/// The functions behind [`as_column`] for the columns of a table; their names are of no use to people.
+pub(super) fn functions(columns: &Fields) -> Vec<ScalarUDF> {
+    let function = |(at, column): (usize, &FieldRef)| {
+        ScalarUDF::new_from_impl(AsColumn {
+            name: format!("{AS_COLUMN}{at}"),
+            column: Arc::clone(column),
+            signature: Signature::any(1, Volatility::Immutable),
+        })
+    };
+    columns.iter().enumerate().map(function).collect()
+}
+
+/// The type of the column to which `function` brings a value, if it is one of these.
+pub(in crate::session) fn column_type(function: &ScalarUDF) -> Option<&DataType> {
+    let function = function.inner().downcast_ref::<AsColumn>()?;
+    Some(function.column.data_type())
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct AsColumn {
+    name: String,
+    column: FieldRef,
     signature: Signature,
 }
 
 impl ScalarUDFImpl for AsColumn {
     fn name(&self) -> &str {
-        AS_COLUMN
+        &self.name
     }
 
     fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        match types {
-            [_, column] => Ok(column.clone()),
-            _ => Err(Error::internal("a value goes to one column").into()),
-        }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.column.data_type().clone())
     }
 
-    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        match args.arg_fields {
-            [_, column] => Ok(Arc::new(column.as_ref().clone().with_nullable(true))),
-            _ => Err(Error::internal("a value goes to one column").into()),
-        }
+    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(self.column.as_ref().clone().with_nullable(true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [value, _] = args.args.as_slice() else {
-            return Err(Error::internal("a value goes to one column").into());
+        let [value] = args.args.as_slice() else {
+            return Err(Error::internal("one value goes to a column").into());
         };
         let values = value.to_array(args.number_rows)?;
-        match lossless(&values, args.return_field.data_type()) {
+        match lossless(&values, self.column.data_type()) {
             Ok(values) => Ok(ColumnarValue::Array(values)),
             Err(failure) => {
-                let column = args.arg_fields[1].name();
                 let shown = failure.first.join(", ");
                 Err(Error::rejected(format!(
-                    "column {column}{}: {} values are no {}: {shown}: {}",
+                    "column {}{}: {} values are no {}: {shown}: {}",
+                    self.column.name(),
                     failure.path,
                     failure.rows.len(),
                     failure.to,

@@ -16,7 +16,7 @@ use super::{Target, Terms, syntax};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::scope::Scope;
 use crate::sql::{self, Assignment, Merge, MergeAction, MergeClause, MergeWhen};
-use crate::table::located;
+use crate::table::{located, mapping};
 use crate::write::change::{CHANGE, KEY, Kind};
 
 /// Column of the source that is there when there is a row of it.
@@ -85,7 +85,12 @@ pub(in crate::session) async fn merge(scope: &Arc<Scope>, merge: Merge) -> Resul
         syntax::named(target.column(key), &named)
     }));
     let query = syntax::select(projection, vec![from], Some(acts))?;
-    let input = scope.plan_with(query, vec![assign::function()]).await?;
+    let input = scope
+        .plan_with(
+            query,
+            assign::functions(mapping::logical(&target.opened.snapshot.schema).fields()),
+        )
+        .await?;
     target.write(
         input,
         Terms {
@@ -292,10 +297,7 @@ fn columns(target: &Target<'_>, branches: &[Branch]) -> Vec<SelectItem> {
     let fields = target.opened.snapshot.schema.fields().iter().enumerate();
     let column = |(at, field): (usize, &Arc<datafusion::arrow::datatypes::Field>)| {
         let value = |branch: &Branch| match branch.values.get(&at) {
-            Some(value) => (
-                branch.when.clone(),
-                as_column(value.clone(), target.column(field.name())),
-            ),
+            Some(value) => (branch.when.clone(), as_column(value.clone(), at)),
             // A deleted row has no new values, but it is decided: later branches must not see it.
             None => (branch.when.clone(), syntax::null()),
         };

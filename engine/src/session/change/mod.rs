@@ -35,7 +35,7 @@ use crate::table::{protocol, schema};
 use crate::write::change::{CHANGE, Change, Kind};
 use crate::write::target::{NewTable, WriteTarget};
 
-pub(super) use assign::AS_COLUMN;
+pub(super) use assign::column_type;
 pub(super) use delete::{delete, truncate};
 pub(super) use merge::merge;
 pub(super) use node::{ChangePlanner, ChangeRows};

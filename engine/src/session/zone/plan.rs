@@ -14,7 +14,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::{Zone, ZoneCast, textual, zoneless};
 use crate::error::Result;
-use crate::session::change::AS_COLUMN;
+use crate::session::change::column_type;
 
 /// The plan with every column of instants that a table gives in the zone of the session.
 pub(in crate::session) fn shown(plan: LogicalPlan, zone: &Zone) -> Result<LogicalPlan> {
@@ -87,8 +87,11 @@ fn in_zone(expr: Expr, schema: &DFSchema, zone: &Zone) -> DfResult<Transformed<E
     let (inner, to, lenient) = match &expr {
         Expr::Cast(Cast { expr, field }) => (expr, field.data_type(), false),
         Expr::TryCast(TryCast { expr, field }) => (expr, field.data_type(), true),
-        Expr::ScalarFunction(function) if function.name() == AS_COLUMN => {
-            return as_column(expr, schema, zone);
+        Expr::ScalarFunction(call) => {
+            let Some(column) = column_type(&call.func) else {
+                return Ok(Transformed::no(expr));
+            };
+            return as_column(call, column, schema, zone);
         }
         _ => return Ok(Transformed::no(expr)),
     };
@@ -114,28 +117,20 @@ fn in_zone(expr: Expr, schema: &DFSchema, zone: &Zone) -> DfResult<Transformed<E
     Ok(Transformed::yes(replaced))
 }
 
-/// A text that an UPDATE or MERGE gives to a column of instants.
-fn as_column(expr: Expr, schema: &DFSchema, zone: &Zone) -> DfResult<Transformed<Expr>> {
-    let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else {
-        return Ok(Transformed::no(expr));
+/// A text that a MERGE gives to a column of instants.
+fn as_column(
+    call: &ScalarFunction,
+    column: &DataType,
+    schema: &DFSchema,
+    zone: &Zone,
+) -> DfResult<Transformed<Expr>> {
+    let given = |value: &Expr| {
+        let from = value.get_type(schema)?;
+        Ok(assigned(value.clone(), &from, column, Some(zone)))
     };
-    let types: Vec<DataType> = args
-        .iter()
-        .map(|arg| arg.get_type(schema))
-        .collect::<DfResult<_>>()?;
-    let args = match (types.as_slice(), args.as_slice()) {
-        ([from, DataType::Timestamp(unit, Some(_))], [value, column]) if textual(from) => {
-            let here = DataType::Timestamp(*unit, Some(Arc::clone(zone.name())));
-            let function = ZoneCast::function(zone, here, false);
-            let value = ScalarFunction::new_udf(function, vec![value.clone()]);
-            vec![Expr::ScalarFunction(value), column.clone()]
-        }
-        _ => args,
-    };
-    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction {
-        func,
-        args,
-    })))
+    let args = call.args.iter().map(given).collect::<DfResult<_>>()?;
+    let call = ScalarFunction::new_udf(Arc::clone(&call.func), args);
+    Ok(Transformed::yes(Expr::ScalarFunction(call)))
 }
 
 fn cast(expr: Expr, to: DataType) -> Expr {
