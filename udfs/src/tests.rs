@@ -8,7 +8,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use super::*;
 use crate::geoip::tests::EXAMPLE;
 
-fn context() -> SessionContext {
+pub(crate) fn context() -> SessionContext {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema("lake", "public")
         .with_option_extension(SelvedgeOptions::default());
@@ -24,7 +24,7 @@ fn context() -> SessionContext {
 }
 
 /// The rows of a query's first column.
-async fn rows(context: &SessionContext, sql: &str) -> Result<Vec<String>> {
+pub(crate) async fn rows(context: &SessionContext, sql: &str) -> Result<Vec<String>> {
     let batches = context.sql(sql).await?.collect().await?;
     let options = FormatOptions::default().with_null("NULL");
     let mut rows = Vec::new();
@@ -38,9 +38,14 @@ async fn rows(context: &SessionContext, sql: &str) -> Result<Vec<String>> {
 #[tokio::test]
 async fn every_example_gives_its_result() {
     let context = context();
-    for function in scalar_functions(&Arc::default()) {
-        let name = function.name();
-        let Some(told) = function.documentation() else {
+    let scalars = scalar_functions(&Arc::default());
+    let scalars = scalars.iter().map(|one| (one.name(), one.documentation()));
+    let aggregates = aggregate_functions();
+    let aggregates = aggregates
+        .iter()
+        .map(|one| (one.name(), one.documentation()));
+    for (name, told) in scalars.chain(aggregates) {
+        let Some(told) = told else {
             panic!("{name} has no documentation");
         };
         let example = told.sql_example.as_deref().unwrap();
