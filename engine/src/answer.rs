@@ -5,6 +5,10 @@ use datafusion::execution::SendableRecordBatchStream;
 use crate::write::report::WriteReport;
 
 /// The answer to one statement.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an answer is made once per statement and never kept in numbers"
+)]
 pub enum Answer {
     /// Rows, as a stream that runs the plan while it is read; dropping it cancels the statement.
     Rows(SendableRecordBatchStream),

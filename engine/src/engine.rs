@@ -22,7 +22,7 @@ use crate::catalog::entry::TableEntry;
 use crate::clock::Ambient;
 use crate::error::{Error, Result};
 use crate::maintenance::auto::Workshop;
-use crate::session::{Session, SessionOptions};
+use crate::session::{Rules, Session, SessionOptions};
 use crate::settings::Settings;
 use crate::store::{self, Lake};
 use crate::table::handle::Table;
@@ -101,6 +101,39 @@ impl Engine {
     /// A session with the rights given.
     pub fn session_with(&self, options: SessionOptions) -> Session {
         Session::new(Arc::clone(&self.inner), options)
+    }
+
+    /// The rules of a table, by its name as SQL writes it: what is expected of its rows, and what becomes of those
+    /// that are not so.
+    ///
+    /// ```
+    /// # async fn run() -> selvedge_engine::Result<()> {
+    /// use selvedge_engine::{Answer, Engine, OnViolation, Rule, Validation};
+    ///
+    /// let engine = Engine::builder("memory:///").open().await?;
+    /// let session = engine.session();
+    /// session.execute("CREATE TABLE orders (id BIGINT, amount DOUBLE)").await?;
+    ///
+    /// let rules = engine.rules("orders");
+    /// let mut rule = Rule::new("positive", "amount >= 0");
+    /// rule.on_violation = OnViolation::QuarantineRow;
+    /// rules.create(rule, Validation::Scan).await?;
+    ///
+    /// let Answer::Written(report) = session.execute("INSERT INTO orders VALUES (1, 19.99), (2, -5)").await? else {
+    ///     unreachable!("an INSERT answers with a report");
+    /// };
+    /// assert_eq!((report.rows_written, report.rows_quarantined), (1, 1));
+    ///
+    /// rules.set_enabled("positive", false).await?;
+    /// assert!(!rules.get("positive").await?.enabled);
+    /// rules.delete("positive").await?;
+    /// assert!(rules.list().await?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn rules(&self, table: &str) -> Rules {
+        self.session().rules(table)
     }
 
     /// The lake's URL.

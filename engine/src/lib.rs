@@ -9,7 +9,7 @@
 //!
 //! Rooms: `sql` (text to statements), `catalog` (names to tables), `table` (one Delta table),
 //! `write` (the only way in), `maintenance` (upkeep of tables), `store` (where objects live),
-//! `expr` (what expressions mean).
+//! `quality` (what tables expect of rows), `expr` (what expressions mean).
 
 mod answer;
 mod catalog;
@@ -19,8 +19,10 @@ mod error;
 mod expr;
 mod maintenance;
 mod progress;
+mod quality;
 mod session;
 mod settings;
+mod shown;
 mod sql;
 mod store;
 mod table;
@@ -30,8 +32,11 @@ pub use answer::Answer;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, ErrorKind, Position, Result};
 pub use progress::Progress;
+pub use quality::record::{MetricValue, PartitionValues, RuleOutcome, RuleResult};
+pub use quality::rule::{OnNull, OnViolation, Over, Rule, RuleKind};
 pub use session::{
-    IngestMode, Prepared, Session, SessionOptions, StatementKind, TableInfo, TableKind,
+    IngestMode, Prepared, Rules, Session, SessionOptions, StatementKind, TableInfo, TableKind,
+    Validation,
 };
 pub use settings::Settings;
 pub use sql::{Script, split};

@@ -137,15 +137,19 @@ pub(crate) fn schema(caller: &Caller, handle: &[u8]) -> Result<Bytes, Status> {
     schema_bytes(&bound.statement.ticket_columns())
 }
 
-/// Runs a write for all rows of parameters that come with the request, in one commit.
+/// Runs a write for all rows of parameters that come with the request, or were bound before, in one commit.
 pub(crate) async fn update(
     caller: &Caller,
     handle: &[u8],
     messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
 ) -> Result<i64, Status> {
     let (_, bound) = find(caller, handle)?;
-    let parameters = Parameters::read(messages).await?;
-    bound.statement.update(parameters.as_ref()).await
+    let parameters = match Parameters::read(messages).await? {
+        Some(parameters) => Some(Arc::new(parameters)),
+        // Some clients bind in a request of its own, as for a query.
+        None => bound.parameters.lock().clone(),
+    };
+    bound.statement.update(parameters.as_deref()).await
 }
 
 fn find(caller: &Caller, handle: &[u8]) -> Result<(Arc<ClientSession>, Arc<Bound>), Status> {

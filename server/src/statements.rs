@@ -2,7 +2,8 @@
 //!
 //! A query is planned when its `FlightInfo` is asked for and runs when its ticket is read. Anything else runs while
 //! its `FlightInfo` is made, because that is asked for once while a ticket may be read never or twice; the ticket
-//! keeps the answer.
+//! keeps the answer: what was counted, or the rows of a statement that tells what it did (OPTIMIZE). Nothing runs to
+//! learn its columns.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +26,8 @@ use crate::prepared::Parameters;
 use crate::sessions::{Caller, ClientSession};
 use crate::status::{refusal, refusal_in, refusal_of_plan};
 
-/// Rows that a statement answered before anybody asked for them (`EXPLAIN ANALYZE INSERT`) are kept up to this size.
+/// Rows that a statement answered before anybody asked for them (`OPTIMIZE`, `EXPLAIN ANALYZE INSERT`) are kept up to
+/// this size.
 const HELD_BYTES: usize = 64 << 20;
 
 /// The column that tells what a write did.
@@ -77,13 +79,17 @@ impl Statement {
         })
     }
 
-    /// Columns of the rows this statement returns; none for a statement that is no query.
+    /// Columns of the rows this statement returns; none where it returns a count or nothing.
     /// JDBC takes exactly the statements without columns for updates.
     pub(crate) fn columns(&self) -> SchemaRef {
-        match self.prepared.kind() {
-            StatementKind::Query => plain_schema(&self.prepared.schema()),
-            StatementKind::Write | StatementKind::Other => Arc::new(Schema::empty()),
-        }
+        plain_schema(&self.prepared.schema())
+    }
+
+    /// The same, but not of a statement that only counts.
+    fn told(&self) -> Option<SchemaRef> {
+        let columns = self.columns();
+        let told = self.prepared.kind() == StatementKind::Query || !columns.fields().is_empty();
+        told.then_some(columns)
     }
 
     /// Columns of the rows a query returns for these parameters, whose types may decide about them.
@@ -101,10 +107,7 @@ impl Statement {
 
     /// Columns a client reads under the ticket of this statement.
     pub(crate) fn ticket_columns(&self) -> SchemaRef {
-        match self.prepared.kind() {
-            StatementKind::Query => self.columns(),
-            StatementKind::Write | StatementKind::Other => count_schema(),
-        }
+        self.told().unwrap_or_else(count_schema)
     }
 
     /// One field per parameter, in order; of type Null where the type is not known.
@@ -144,7 +147,8 @@ impl Statement {
         info(&schema, ticket, descriptor, records)
     }
 
-    /// Runs a statement that is no query; returns the number of rows it changed.
+    /// Runs a statement that is no query; returns the number of rows it changed. Rows that tell what it did are not
+    /// those: a client that runs it as an update did not ask for them.
     pub(crate) async fn update(&self, parameters: Option<&Parameters>) -> Result<i64, Status> {
         if self.prepared.kind() == StatementKind::Query {
             return Err(refusal(
@@ -189,7 +193,7 @@ impl Statement {
             Answer::Written(report) => Ok(Outcome::Written(affected(&report))),
             Answer::Done(_) => Ok(Outcome::Done),
             Answer::Rows(rows) => {
-                let schema = plain_schema(&rows.schema());
+                let schema = self.told().unwrap_or_else(|| plain_schema(&rows.schema()));
                 let mut rows = std::pin::pin!(self.conformed(rows, Arc::clone(&schema)));
                 let (mut batches, mut bytes) = (Vec::new(), 0);
                 while let Some(batch) = rows.try_next().await? {

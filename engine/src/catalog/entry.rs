@@ -20,6 +20,9 @@ pub(crate) struct Schema {
     pub functions: BTreeMap<String, FunctionEntry>,
 }
 
+/// A schema and a name in it.
+pub(crate) type TableName = (String, String);
+
 /// One name in a schema.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
@@ -42,6 +45,9 @@ pub(crate) struct TableEntry {
     /// Whether DROP TABLE leaves the files alone.
     #[serde(default)]
     pub external: bool,
+    /// Tables that rules of this one refer to, or did in some version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refers_to: Vec<TableName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

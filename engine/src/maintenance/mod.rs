@@ -106,6 +106,8 @@ impl Job {
             vectors: None,
             rearranges: true,
             transaction: None,
+            quarantine: Vec::new(),
+            replayed: Vec::new(),
             report: WriteReport {
                 batch_id: self.batch_id,
                 ..WriteReport::default()

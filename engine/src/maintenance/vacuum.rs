@@ -5,6 +5,7 @@
 //! removed before it                                               goes
 //! never part of any version, and older than it                    goes: what failed writes left behind
 //! hidden (the log, whatever begins with _ or .)                   stays
+//! quarantined rows, records of refused writes                     go when their own retention is over
 //! ```
 //!
 //! The log says before the first deletion how far back files are about to go, so that a query of an older version
@@ -23,7 +24,7 @@ use crate::table::actions::Action;
 use crate::table::partition::path_segment;
 use crate::table::retention::{self, HOUR_MS};
 use crate::table::snapshot::Snapshot;
-use crate::table::{log, protocol, vacuumed};
+use crate::table::{log, protocol, records, vacuumed};
 use crate::write::commit::Intent;
 
 /// Objects between two looks at whether somebody has brought one of them back.
@@ -74,7 +75,14 @@ pub(crate) async fn run(job: &Job, request: &Request) -> Result<Vacuumed> {
             horizon_ms.min(since.saturating_sub(CLOCK_SKEW_MS))
         }),
     };
-    let found = unused.find(job, &base).await?;
+    let mut found = unused.find(job, &base).await?;
+    let past_ms = retention::quarantine_past_ms(&base, now_ms)?;
+    let quarantined = unused.quarantined(job, &base, past_ms).await?;
+    // Said before the first of them goes, as with old versions, so that readers do not look for them.
+    if !quarantined.is_empty() && !request.dry_run {
+        records::purge(&table.root, past_ms).await?;
+    }
+    found.extend(quarantined);
     let mut vacuumed = Vacuumed {
         bytes: found.iter().map(|object| object.size).sum(),
         ..Vacuumed::default()
@@ -230,6 +238,33 @@ impl Unused {
             }
         }
         found.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok(found)
+    }
+
+    /// Quarantined rows and records of refused writes that are past their retention, and files of quarantine
+    /// that no write became part of a version with.
+    async fn quarantined(
+        &self,
+        job: &Job,
+        base: &Snapshot,
+        past_ms: i64,
+    ) -> Result<Vec<ObjectMeta>> {
+        let root = &job.table.root;
+        let mut found = records::refused_until(root, past_ms).await?;
+        let folder = records::quarantine_folder(root);
+        let failed = |error| Error::storage(format!("cannot list {folder}"), error);
+        let files = root.store.list(Some(&folder));
+        let mut files: Vec<ObjectMeta> = files.try_collect().await.map_err(failed)?;
+        if files.is_empty() {
+            return Ok(found);
+        }
+        let (past, kept) = records::named(root, base.version, past_ms).await?;
+        files.retain(|file| {
+            let leftover = || file.last_modified.timestamp_millis() < self.before_ms;
+            !kept.contains(&file.location) && (past.contains(&file.location) || leftover())
+        });
+        files.sort_by(|a, b| a.location.cmp(&b.location));
+        found.extend(files);
         Ok(found)
     }
 

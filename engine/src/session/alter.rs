@@ -3,28 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::sql::sqlparser::ast::{self, ObjectName};
+use datafusion::sql::sqlparser::ast::ObjectName;
 
 use super::create;
 use super::dependents::{self, Object};
 use super::evolve::{self, Draft};
+use super::rules::Validation;
 use super::scope::{Opened, Scope};
 use super::site::clear;
-use super::{functions, properties};
+use super::{constraint, functions, properties, references};
 use crate::answer::Answer;
 use crate::catalog::entry::{Change, Relation, TableEntry};
 use crate::catalog::{DEFAULT_SCHEMA, INFORMATION_SCHEMA};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{self, AlterAction, Drop, DropKind};
-use crate::table::actions::Protocol;
 use crate::table::protocol;
-use crate::write::check;
 use crate::write::commit::{self, Intent, Outcome, Removes};
 use crate::write::conflict::Reads;
 use crate::write::report::WriteReport;
 use crate::write::target::NewTable;
-
-const CONSTRAINT: &str = "delta.constraints.";
 
 /// ALTER TABLE.
 pub(super) async fn table(
@@ -80,126 +77,26 @@ pub(super) async fn table(
             )
             .await?;
         }
-        AlterAction::AddCheck { name, expr } => {
-            add_check(scope, &opened, &sql::fold(&name), &expr).await?
+        AlterAction::AddCheck {
+            name,
+            expr,
+            not_valid,
+        } => constraint::add_check(scope, &opened, &sql::fold(&name), &expr, not_valid).await?,
+        AlterAction::AddRule { rule, not_valid } => {
+            let validation = match not_valid {
+                true => Validation::Trust,
+                false => Validation::Scan,
+            };
+            constraint::add_rule(scope, &opened, rule, validation).await?;
+        }
+        AlterAction::SwitchConstraint { name, enabled } => {
+            constraint::switch(scope, &opened, &sql::fold(&name), enabled).await?;
         }
         AlterAction::DropConstraint { name, if_exists } => {
-            let name = sql::fold(&name);
-            let mut configuration = opened.snapshot.metadata.configuration.clone();
-            if configuration
-                .remove(&format!("{CONSTRAINT}{name}"))
-                .is_none()
-            {
-                if if_exists {
-                    return Ok(done);
-                }
-                return Err(no_such_constraint(&opened, &name));
-            }
-            configure(
-                scope,
-                &opened,
-                "DROP CONSTRAINT",
-                configuration,
-                None,
-                false,
-            )
-            .await?;
+            constraint::drop(scope, &opened, &sql::fold(&name), if_exists).await?;
         }
     }
     Ok(done)
-}
-
-fn no_such_constraint(opened: &Opened, name: &str) -> Error {
-    let missing = Error::new(
-        ErrorKind::NotFound,
-        format!("table {} has no constraint {name}", opened.name),
-    );
-    match sql::nearest(name, opened.snapshot.checks().map(|(known, _)| known)) {
-        Some(near) => missing.with_hint(format!("did you mean {near}?")),
-        None => missing,
-    }
-}
-
-async fn configure(
-    scope: &Arc<Scope>,
-    opened: &Opened,
-    operation: &'static str,
-    configuration: BTreeMap<String, String>,
-    protocol: Option<Protocol>,
-    exclusive: bool,
-) -> Result<()> {
-    let mut metadata = (*opened.snapshot.metadata).clone();
-    metadata.configuration = configuration;
-    let new = NewTable {
-        protocol: protocol.unwrap_or_else(|| (*opened.snapshot.protocol).clone()),
-        metadata,
-    };
-    amend(scope, opened, operation, new, exclusive).await
-}
-
-async fn add_check(
-    scope: &Arc<Scope>,
-    opened: &Opened,
-    name: &str,
-    expr: &ast::Expr,
-) -> Result<()> {
-    if opened.snapshot.checks().any(|(known, _)| known == name) {
-        return Err(Error::new(
-            ErrorKind::AlreadyExists,
-            format!("table {} already has a constraint {name}", opened.name),
-        ));
-    }
-    let text = expr.to_string();
-    check::compile(
-        &scope.state(),
-        &opened.name,
-        name,
-        &text,
-        &opened.snapshot.schema,
-    )?;
-    let broken = violations(scope, opened, expr).await?;
-    if broken > 0 {
-        return Err(Error::rejected(format!(
-            "constraint {name} cannot be added to table {}: {broken} rows violate {text}",
-            opened.name
-        )));
-    }
-    let mut configuration = opened.snapshot.metadata.configuration.clone();
-    configuration.insert(format!("{CONSTRAINT}{name}"), text);
-    let protocol = protocol::with_feature(&opened.snapshot.protocol, "checkConstraints");
-    // Rows that came since were not looked at, so any commit in between means looking again.
-    configure(
-        scope,
-        opened,
-        "ADD CONSTRAINT",
-        configuration,
-        protocol,
-        true,
-    )
-    .await
-}
-
-/// Rows for which `expr` is not true.
-pub(super) async fn violations(
-    scope: &Arc<Scope>,
-    opened: &Opened,
-    expr: &ast::Expr,
-) -> Result<i64> {
-    use datafusion::arrow::array::AsArray;
-    use datafusion::arrow::datatypes::Int64Type;
-    let schema = opened.schema.replace('"', "\"\"");
-    let table = opened.table.replace('"', "\"\"");
-    let text = format!("SELECT count(*) FROM \"{schema}\".\"{table}\" WHERE ({expr}) IS NOT TRUE");
-    let sql::Statement::Query(query) = sql::parse(&text)? else {
-        return Err(Error::internal("a count of violations is not a query"));
-    };
-    let plan = scope.plan_query(*query).await?;
-    let batches = datafusion::dataframe::DataFrame::new(scope.state(), plan)
-        .collect()
-        .await?;
-    Ok(batches.first().map_or(0, |batch| {
-        batch.column(0).as_primitive::<Int64Type>().value(0)
-    }))
 }
 
 async fn rename(scope: &Arc<Scope>, from: &ObjectName, to: &ObjectName) -> Result<()> {
@@ -209,6 +106,8 @@ async fn rename(scope: &Arc<Scope>, from: &ObjectName, to: &ObjectName) -> Resul
         1 => (schema.clone(), scope.place(to)?.1),
         _ => scope.place(to)?,
     };
+    let going = [(schema.clone(), name.clone())];
+    references::unreferenced(scope, &going, "renamed").await?;
     scope
         .engine
         .catalog
@@ -262,6 +161,8 @@ async fn drop_relation(scope: &Arc<Scope>, drop: &Drop) -> Result<Answer> {
     if drop.if_exists && scope.pinned.catalog.relation(&schema, &name).is_none() {
         return Ok(done);
     }
+    let going = [(schema.clone(), name.clone())];
+    references::unreferenced(scope, &going, "dropped").await?;
     let dropped = parking_lot::Mutex::new(None);
     scope
         .engine
@@ -303,6 +204,13 @@ async fn drop_schema(scope: &Arc<Scope>, drop: &Drop) -> Result<Answer> {
         return Err(Error::invalid(format!("schema {schema} cannot be dropped")));
     }
     let done = Answer::Done("DROP SCHEMA".to_owned());
+    if drop.cascade
+        && let Some(content) = scope.pinned.catalog.schemas.get(&schema)
+    {
+        let tables = content.relations.keys();
+        let going: Vec<_> = tables.map(|name| (schema.clone(), name.clone())).collect();
+        references::unreferenced(scope, &going, "dropped").await?;
+    }
     let dropped = parking_lot::Mutex::new(Vec::new());
     scope
         .engine
@@ -372,6 +280,8 @@ pub(super) async fn amend(
             vectors: None,
             rearranges: false,
             transaction: None,
+            quarantine: Vec::new(),
+            replayed: Vec::new(),
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()

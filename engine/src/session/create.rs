@@ -12,7 +12,7 @@ use super::dependents::{self, Object};
 use super::insert::Assignment;
 use super::scope::Scope;
 use super::site::{Site, Spec, empty, filled};
-use super::{files, properties, rename};
+use super::{constraint, files, properties, references, rename};
 use crate::answer::Answer;
 use crate::catalog::INFORMATION_SCHEMA;
 use crate::catalog::entry::{Catalog, Change, FilesEntry, Relation, TableEntry, ViewEntry};
@@ -20,7 +20,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::expr;
 use crate::sql::{self, CreateExternalTable, CreateTable, CreateView, FileFormat};
 use crate::table::{mapping, schema as delta};
-use crate::write::check;
 
 /// Name of the operation, in the log and in the answer.
 pub(super) const TABLE_CREATED: &str = "CREATE TABLE";
@@ -43,7 +42,17 @@ pub(super) async fn table(scope: &Arc<Scope>, create: CreateTable) -> Result<Ans
     );
     let (spec, source) = described(scope, schema, table, create).await?;
     if replaces {
-        dependents::survive_columns(scope, &spec.schema, &spec.table, &spec.columns).await?;
+        let Spec {
+            schema,
+            table,
+            columns,
+            ..
+        } = &spec;
+        dependents::survive_columns(scope, schema, table, columns).await?;
+        let what = format!("table {schema}.{table} cannot be replaced");
+        references::survive(scope, schema, table, columns, &what).await?;
+        let targets = references::targets(scope, &spec.name(), &spec.configuration)?;
+        references::note(scope, schema, table, &targets).await?;
     }
     match (spec, source) {
         (spec, None) => {
@@ -103,32 +112,39 @@ async fn described(
         configuration.insert(mapping::MAX_ID.to_owned(), max_id.to_string());
     }
     delta::check_names(columns.fields(), "")?;
-    for (index, constraint) in create.checks.iter().enumerate() {
-        let label = constraint
-            .name
-            .as_ref()
-            .map_or_else(|| format!("check_{}", index + 1), sql::fold);
-        let text = constraint.expr.to_string();
-        check::compile(&scope.state(), &name, &label, &text, &columns)?;
-        if configuration
-            .insert(format!("delta.constraints.{label}"), text)
-            .is_some()
-        {
-            return Err(Error::invalid(format!(
-                "table {name}: constraint {label} is given twice"
-            )));
-        }
+    let partitioned_by: Vec<String> = create.partitioned_by.iter().map(sql::fold).collect();
+    let version = match create.rules.is_empty() {
+        true => 0,
+        false => first_version(scope, &schema, &table).await?,
+    };
+    let (checks, rules) = (create.checks, create.rules);
+    configuration.extend(constraint::checks(scope, &name, &columns, &checks)?);
+    for rule in rules {
+        let rule = constraint::define(scope, &name, &columns, &partitioned_by, rule).await?;
+        constraint::declare(scope, &name, rule, version, &mut configuration)?;
     }
     let spec = Spec {
         schema,
         table,
         columns,
-        partitioned_by: create.partitioned_by.iter().map(sql::fold).collect(),
+        partitioned_by,
         configuration,
         comment: create.comment,
         or_replace: create.or_replace,
     };
     Ok((spec, source))
+}
+
+/// The version in which a table begins, or begins anew.
+async fn first_version(scope: &Scope, schema: &str, table: &str) -> Result<u64> {
+    match scope.pinned.catalog.relation(schema, table) {
+        Some(Relation::Table(entry)) => {
+            let handle = scope.engine.table(entry)?;
+            let base = handle.pin(&format!("{schema}.{table}")).await?;
+            Ok(base.version + 1)
+        }
+        _ => Ok(0),
+    }
 }
 
 /// The columns of a new table with column mapping, and the highest of their ids.
@@ -319,10 +335,12 @@ pub(super) async fn external(scope: &Arc<Scope>, create: CreateExternalTable) ->
                     format!("there is no Delta table at {}", create.location),
                 )
             })?;
+            let properties = &snapshot.metadata.configuration;
             Relation::Table(TableEntry {
                 id: snapshot.metadata.id.clone(),
                 location,
                 external: true,
+                refers_to: references::targets(scope, &full, properties)?,
             })
         }
         format => {

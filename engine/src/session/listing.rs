@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Scalar, StringArray};
+use datafusion::arrow::array::{Scalar, StringArray};
 use datafusion::arrow::compute::kernels::comparison::like as is_like;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::Documentation;
@@ -13,13 +13,23 @@ use super::{functions, show};
 use crate::answer::Answer;
 use crate::error::Result;
 use crate::sql::{self, Statement};
+use crate::table::meta::Columns;
 
 /// What is told of one function.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     signature: Option<String>,
     description: Option<String>,
     example: Option<String>,
+}
+
+/// What SHOW FUNCTIONS answers: a row per name.
+pub(super) fn columns() -> Columns<(String, Told)> {
+    Columns::new()
+        .text("name", |(name, _): &(String, Told)| Some(name.clone()))
+        .text("signature", |(_, told)| told.signature.clone())
+        .text("description", |(_, told)| told.description.clone())
+        .text("example", |(_, told)| told.example.clone())
 }
 
 pub(super) async fn functions(scope: &Arc<Scope>, like: Option<String>) -> Result<Answer> {
@@ -49,16 +59,8 @@ pub(super) async fn functions(scope: &Arc<Scope>, like: Option<String>) -> Resul
             one.example = None;
         }
     }
-    let column = |value: fn(&Told) -> Option<&str>| -> ArrayRef {
-        Arc::new(told.values().map(value).collect::<StringArray>())
-    };
-    let names: StringArray = told.keys().map(|name| Some(name.as_str())).collect();
-    show::rows(vec![
-        ("name", Arc::new(names) as ArrayRef),
-        ("signature", column(|told| told.signature.as_deref())),
-        ("description", column(|told| told.description.as_deref())),
-        ("example", column(|told| told.example.as_deref())),
-    ])
+    let told: Vec<(String, Told)> = told.into_iter().collect();
+    show::answer(&columns(), &told)
 }
 
 fn matching(told: BTreeMap<String, Told>, pattern: String) -> Result<BTreeMap<String, Told>> {

@@ -1,9 +1,10 @@
 //! OPTIMIZE, VACUUM, RESTORE and ANALYZE: from names and clauses to upkeep, and from its account to rows.
+//!
+//! The columns of each account are declared once: they make its rows, and a client is told of them before it runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, StringArray, UInt64Array};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
@@ -16,7 +17,7 @@ use selvedge_udfs::SelvedgeOptions;
 use serde_json::Value;
 
 use super::scope::{Opened, Scope};
-use super::show::rows;
+use super::show::answer;
 use crate::answer::Answer;
 use crate::error::{Error, Result};
 use crate::expr;
@@ -24,9 +25,72 @@ use crate::maintenance::{Job, analyze, optimize, restore, vacuum};
 use crate::progress::Meter;
 use crate::sql::{self, At, Optimize, Restore, Vacuum};
 use crate::table::handle::instant;
+use crate::table::meta::Columns;
 use crate::table::prune;
 
-/// OPTIMIZE. One row: what was rewritten.
+/// The version a statement made: null when nothing was to be done, so that it made none.
+const VERSION: &str = "version";
+
+/// What OPTIMIZE answers: one row, what was rewritten.
+pub(super) fn optimized() -> Columns<optimize::Optimized> {
+    Columns::new()
+        .count("files_before", |done: &optimize::Optimized| {
+            Some(done.files_before)
+        })
+        .count("files_after", |done| Some(done.files_after))
+        .count("bytes_before", |done| Some(done.bytes_before))
+        .count("bytes_after", |done| Some(done.bytes_after))
+        .count("rows", |done| Some(done.rows))
+        .count("deletion_vectors_folded", |done| {
+            Some(done.deletion_vectors_folded)
+        })
+        .count("files_skipped", |done| Some(done.files_skipped))
+        .count(VERSION, |done| done.version)
+}
+
+/// What VACUUM answers: one row, what went, with the leftovers that were swept beside it.
+pub(super) fn vacuumed() -> Columns<(vacuum::Vacuumed, u64)> {
+    Columns::new()
+        .count("files_deleted", |(done, _): &(vacuum::Vacuumed, u64)| {
+            Some(done.files.len() as u64)
+        })
+        .count("bytes_deleted", |(done, _)| Some(done.bytes))
+        .count("leftovers_deleted", |(_, leftovers)| Some(*leftovers))
+        .count(VERSION, |(done, _)| done.version)
+}
+
+/// What VACUUM .. DRY RUN answers: a row per file that would go.
+pub(super) fn vacuumable() -> Columns<(String, u64)> {
+    Columns::new()
+        .text("path", |(path, _): &(String, u64)| Some(path.clone()))
+        .count("bytes", |(_, bytes)| Some(*bytes))
+}
+
+/// What RESTORE answers: one row, which version is the newest again, what came back and what went.
+pub(super) fn restored() -> Columns<(u64, restore::Restored)> {
+    Columns::new()
+        .count("restored_version", |(old, _): &(u64, restore::Restored)| {
+            Some(*old)
+        })
+        .count("files_restored", |(_, done)| Some(done.files_restored))
+        .count("files_removed", |(_, done)| Some(done.files_removed))
+        .count("rows_restored", |(_, done)| Some(done.rows_restored))
+        .count("rows_removed", |(_, done)| Some(done.rows_removed))
+        .count("bytes_restored", |(_, done)| Some(done.bytes_restored))
+        .count("bytes_removed", |(_, done)| Some(done.bytes_removed))
+        .count(VERSION, |(_, done)| done.version)
+}
+
+/// What ANALYZE answers: one row, how many files got statistics.
+pub(super) fn analyzed() -> Columns<analyze::Analyzed> {
+    Columns::new()
+        .count("files_analyzed", |done: &analyze::Analyzed| {
+            Some(done.files)
+        })
+        .count("rows", |done| Some(done.rows))
+        .count(VERSION, |done| done.version)
+}
+
 pub(super) async fn optimize(scope: &Arc<Scope>, statement: Optimize) -> Result<Answer> {
     let opened = scope.open(&statement.table).await?;
     let request = optimize::Request {
@@ -37,22 +101,9 @@ pub(super) async fn optimize(scope: &Arc<Scope>, statement: Optimize) -> Result<
         zorder: statement.zorder.iter().map(sql::fold).collect(),
     };
     let done = optimize::run(&job(scope, &opened, "OPTIMIZE"), &request).await?;
-    rows(vec![
-        ("files_before", number(done.files_before)),
-        ("files_after", number(done.files_after)),
-        ("bytes_before", number(done.bytes_before)),
-        ("bytes_after", number(done.bytes_after)),
-        ("rows", number(done.rows)),
-        (
-            "deletion_vectors_folded",
-            number(done.deletion_vectors_folded),
-        ),
-        ("files_skipped", number(done.files_skipped)),
-        ("version", version(done.version)),
-    ])
+    answer(&optimized(), &[done])
 }
 
-/// VACUUM. One row with counts; DRY RUN gives a row per file.
 pub(super) async fn vacuum(scope: &Arc<Scope>, statement: Vacuum) -> Result<Answer> {
     let opened = scope.open(&statement.table).await?;
     let state = scope.state();
@@ -64,23 +115,12 @@ pub(super) async fn vacuum(scope: &Arc<Scope>, statement: Vacuum) -> Result<Answ
     };
     let done = vacuum::run(&job(scope, &opened, "VACUUM"), &request).await?;
     if statement.dry_run {
-        let paths: StringArray = done.files.iter().map(|(path, _)| Some(path)).collect();
-        let bytes: UInt64Array = done.files.iter().map(|(_, bytes)| Some(*bytes)).collect();
-        return rows(vec![
-            ("path", Arc::new(paths) as ArrayRef),
-            ("bytes", Arc::new(bytes)),
-        ]);
+        return answer(&vacuumable(), &done.files);
     }
     let leftovers = scope.engine.sweep(&opened.handle).await?;
-    rows(vec![
-        ("files_deleted", number(done.files.len() as u64)),
-        ("bytes_deleted", number(done.bytes)),
-        ("leftovers_deleted", number(leftovers)),
-        ("version", version(done.version)),
-    ])
+    answer(&vacuumed(), &[(done, leftovers)])
 }
 
-/// RESTORE. One row: what came back and what went.
 pub(super) async fn restore(scope: &Arc<Scope>, statement: Restore) -> Result<Answer> {
     let opened = scope.open(&statement.table).await?;
     let (table, name) = (&opened.handle, &opened.name);
@@ -97,27 +137,13 @@ pub(super) async fn restore(scope: &Arc<Scope>, statement: Restore) -> Result<An
     let parameters = BTreeMap::from([(key.to_owned(), value)]);
     let job = job(scope, &opened, "RESTORE");
     let done = restore::run(&job, &opened.snapshot, &old, parameters).await?;
-    rows(vec![
-        ("restored_version", number(old.version)),
-        ("files_restored", number(done.files_restored)),
-        ("files_removed", number(done.files_removed)),
-        ("rows_restored", number(done.rows_restored)),
-        ("rows_removed", number(done.rows_removed)),
-        ("bytes_restored", number(done.bytes_restored)),
-        ("bytes_removed", number(done.bytes_removed)),
-        ("version", version(done.version)),
-    ])
+    answer(&restored(), &[(old.version, done)])
 }
 
-/// ANALYZE. One row: how many files got statistics.
 pub(super) async fn analyze(scope: &Arc<Scope>, table: &ObjectName) -> Result<Answer> {
     let opened = scope.open(table).await?;
     let done = analyze::run(&job(scope, &opened, "ANALYZE")).await?;
-    rows(vec![
-        ("files_analyzed", number(done.files)),
-        ("rows", number(done.rows)),
-        ("version", version(done.version)),
-    ])
+    answer(&analyzed(), &[done])
 }
 
 fn job(scope: &Arc<Scope>, opened: &Opened, statement: &'static str) -> Job {
@@ -130,15 +156,6 @@ fn job(scope: &Arc<Scope>, opened: &Opened, statement: &'static str) -> Job {
         batch_id: scope.batch_id,
         meter: Meter::new(statement, scope.observer.clone()),
     }
-}
-
-fn number(value: u64) -> ArrayRef {
-    Arc::new(UInt64Array::from(vec![value]))
-}
-
-/// Null when nothing was to be done, so that no version was made.
-fn version(value: Option<u64>) -> ArrayRef {
-    Arc::new(UInt64Array::from(vec![value]))
 }
 
 /// A condition as filters, each of which is decided by partition values alone.

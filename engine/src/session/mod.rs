@@ -3,6 +3,7 @@
 mod alter;
 mod change;
 mod columns;
+mod constraint;
 mod cooperate;
 mod copy;
 mod create;
@@ -19,11 +20,15 @@ mod nested;
 mod parquet;
 mod prepared;
 mod properties;
+mod quality;
+mod references;
 mod rename;
+mod rules;
 mod scope;
 mod show;
 mod site;
 mod stack;
+mod suggest;
 mod syntax;
 mod types;
 mod variables;
@@ -61,6 +66,7 @@ use crate::write::sink::WriteExec;
 
 pub use ingest::IngestMode;
 pub use prepared::Prepared;
+pub use rules::{Rules, Validation};
 
 use change::ChangeRows;
 use scope::{Scope, Terms};
@@ -342,6 +348,7 @@ impl Session {
             | Statement::Delete(_)
             | Statement::Merge(_)
             | Statement::Truncate { .. }
+            | Statement::Replay(_)
             | Statement::Explain(_)
             | Statement::CopyInto(_)
             | Statement::CopyTo(_) => {
@@ -362,6 +369,11 @@ impl Session {
             Statement::Vacuum(vacuum) => maintain::vacuum(&scope, vacuum).boxed().await,
             Statement::Restore(restore) => maintain::restore(&scope, restore).boxed().await,
             Statement::Analyze { table } => maintain::analyze(&scope, &table).boxed().await,
+            Statement::CheckTable(check) => quality::table(&scope, check).boxed().await,
+            Statement::ExplainQuality(write) => quality::explain(&scope, *write).boxed().await,
+            Statement::SuggestConstraints { table } => {
+                suggest::constraints(&scope, &table).boxed().await
+            }
             Statement::Show(show) => show::show(&scope, show).await,
             Statement::Describe(name) => show::describe(&scope, &name).await,
             Statement::DescribeHistory(name) => show::history(&scope, &name).await,
@@ -425,13 +437,17 @@ fn kind(statement: &Statement) -> StatementKind {
         | Statement::Show(_)
         | Statement::Describe(_)
         | Statement::DescribeHistory(_)
-        | Statement::DescribeQuery(_) => StatementKind::Query,
+        | Statement::DescribeQuery(_)
+        | Statement::CheckTable(_)
+        | Statement::ExplainQuality(_)
+        | Statement::SuggestConstraints { .. } => StatementKind::Query,
         Statement::Vacuum(vacuum) if vacuum.dry_run => StatementKind::Query,
         Statement::Insert(_)
         | Statement::Update(_)
         | Statement::Delete(_)
         | Statement::Merge(_)
         | Statement::Truncate { .. }
+        | Statement::Replay(_)
         | Statement::CopyInto(_) => StatementKind::Write,
         _ => StatementKind::Other,
     }
@@ -447,6 +463,7 @@ async fn plan(scope: &Arc<Scope>, statement: Statement) -> Result<LogicalPlan> {
         Statement::Merge(merge) => change::merge(scope, merge).await,
         Statement::Truncate { table } => change::truncate(scope, &table).await,
         Statement::CopyInto(copy) => copy::into(scope, copy).await,
+        Statement::Replay(replay) => quality::replay(scope, replay).await,
         Statement::CopyTo(copy) => copy::to(scope, copy).await,
         Statement::CreateTable(create) => create::plan(scope, create).await,
         Statement::Explain(explain) => {

@@ -3,6 +3,8 @@
 //! An INSERT of VALUES reads its parameters as a table of its own, so that one run with many rows of parameters is
 //! one write and one commit. Every other statement gets its parameters as values of its plan.
 
+mod answers;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -76,22 +78,29 @@ impl Prepared {
             // Running a query by its name is a query: a client that is told otherwise does not read its rows.
             Statement::Execute { name, arguments } => {
                 let named = named(&session, name)?;
+                schema = named.schema();
                 if named.kind == StatementKind::Query {
                     kind = StatementKind::Query;
-                    schema = match bound(&scope, &named, arguments.clone()).await? {
-                        Some(row) => named.schema_for(&row).await?,
-                        None => named.schema(),
-                    };
+                    if let Some(row) = bound(&scope, &named, arguments.clone()).await? {
+                        schema = named.schema_for(&row).await?;
+                    }
                 }
             }
-            // Statements about the catalog answer with columns known only when they run; they are cheap and
-            // change nothing.
-            statement if kind == StatementKind::Query => {
-                if let Answer::Rows(rows) = session.run(statement.clone()).await? {
+            statement => {
+                // A table that is not there is told of now, as it is to a query.
+                if let Some(table) = answers::table(statement) {
+                    scope.open(table).await?;
+                }
+                if let Some(columns) = answers::columns(statement) {
+                    schema = columns;
+                } else if kind == StatementKind::Query
+                    && let Answer::Rows(rows) = session.run(statement.clone()).await?
+                {
+                    // What is left tells what the catalog knows: it is cheap, changes nothing, and refuses an
+                    // unknown name now.
                     schema = rows.schema();
                 }
             }
-            _ => {}
         }
         let fields: Vec<Field> = (1..=count)
             .map(|number| {
@@ -115,7 +124,7 @@ impl Prepared {
         self.kind
     }
 
-    /// Columns of the rows it returns; empty for writes and others.
+    /// Columns of the rows it returns, whether it changes something or not; none where it returns no rows.
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

@@ -1,7 +1,9 @@
 //! Properties a table may be given, and what each must say.
 
+use super::constraint;
 use crate::error::{Error, Result};
 use crate::maintenance::auto;
+use crate::quality::rule;
 use crate::sql;
 use crate::table::{mapping, retention, widening};
 
@@ -19,7 +21,7 @@ enum Form {
     OneOf(&'static [&'static str]),
 }
 
-const KNOWN: [(&str, Form); 11] = [
+const KNOWN: [(&str, Form); 14] = [
     ("delta.appendOnly", Form::Boolean),
     ("delta.checkpointInterval", Form::Number(1)),
     (mapping::MODE, Form::OneOf(&["name"])),
@@ -31,6 +33,9 @@ const KNOWN: [(&str, Form); 11] = [
     (retention::LOG, Form::Duration),
     (auto::PROPERTY, Form::Boolean),
     (OVERWRITE, Form::OneOf(&["table", "partitions"])),
+    (rule::PROFILE, Form::Boolean),
+    (rule::QUARANTINE_INVALID, Form::Boolean),
+    (retention::QUARANTINE, Form::Duration),
 ];
 
 /// Refuses properties nobody would honour.
@@ -67,6 +72,15 @@ pub(super) fn known(table: &str, key: &str) -> Result<()> {
 }
 
 fn unknown(table: &str, key: &str) -> Error {
+    if [constraint::CHECK, rule::PROPERTY]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
+    {
+        return Error::invalid(format!(
+            "table {table}: {key} is a constraint, not a property to set or unset"
+        ))
+        .with_hint("ALTER TABLE .. ADD CONSTRAINT checks it first, ALTER TABLE .. DROP CONSTRAINT takes it away");
+    }
     let names = || KNOWN.iter().map(|(name, _)| *name);
     let error = Error::invalid(format!("table {table}: there is no property {key}"));
     match sql::nearest(key, names()) {

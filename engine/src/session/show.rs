@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::datatypes::{FieldRef, Schema};
 use datafusion::common::TableReference;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
@@ -11,16 +10,15 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::stream;
 
-use super::scope::Scope;
-use super::{functions, run_plan, types, variables as names};
+use super::scope::{Opened, Scope};
+use super::{constraint, functions, run_plan, types, variables as names};
 use crate::answer::Answer;
 use crate::catalog::entry::{FilesEntry, Relation, ViewEntry};
 use crate::catalog::{INFORMATION_SCHEMA, NAME};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{self, Show};
-use crate::table::meta::{Kind, MetadataTable};
+use crate::table::meta::{Columns, Kind, MetadataTable};
 use crate::table::schema as delta;
-use crate::table::snapshot::Snapshot;
 
 pub(super) async fn show(scope: &Arc<Scope>, show: Show) -> Result<Answer> {
     match show {
@@ -131,31 +129,17 @@ pub(super) async fn describe(scope: &Arc<Scope>, name: &ObjectName) -> Result<An
 
 /// One row per column.
 pub(super) fn columns(schema: &Schema) -> Result<Answer> {
-    let fields = schema.fields();
-    let names: StringArray = fields
-        .iter()
-        .map(|field| Some(field.name().as_str()))
-        .collect();
-    let types: StringArray = fields
-        .iter()
-        .map(|field| Some(types::sql_name(field.data_type())))
-        .collect();
-    let nullable: BooleanArray = fields
-        .iter()
-        .map(|field| Some(field.is_nullable()))
-        .collect();
-    let defaults: StringArray = fields
-        .iter()
-        .map(|field| delta::column_default(field))
-        .collect();
-    let comments: StringArray = fields.iter().map(|field| delta::comment(field)).collect();
-    rows(vec![
-        ("column_name", Arc::new(names) as ArrayRef),
-        ("data_type", Arc::new(types)),
-        ("is_nullable", Arc::new(nullable)),
-        ("column_default", Arc::new(defaults)),
-        ("comment", Arc::new(comments)),
-    ])
+    let described = Columns::new()
+        .text("column_name", |field: &FieldRef| Some(field.name().clone()))
+        .text("data_type", |field| {
+            Some(types::sql_name(field.data_type()))
+        })
+        .truth("is_nullable", |field| Some(field.is_nullable()))
+        .text("column_default", |field| {
+            delta::column_default(field).map(str::to_owned)
+        })
+        .text("comment", |field| delta::comment(field).map(str::to_owned));
+    answer(&described, schema.fields())
 }
 
 /// DESCRIBE HISTORY: `t$history`, newest version first.
@@ -171,7 +155,7 @@ pub(super) async fn history(scope: &Arc<Scope>, name: &ObjectName) -> Result<Ans
     run_plan(scope, plan).await
 }
 
-/// SHOW CREATE TABLE: the statement that would make it again.
+/// SHOW CREATE TABLE: the statement that would make it again, and those that disable rules of it.
 async fn create(scope: &Arc<Scope>, name: &ObjectName) -> Result<Answer> {
     let (schema, table) = scope.place(name)?;
     let full = format!("{}.{}", sql::quoted(&schema), sql::quoted(&table));
@@ -183,14 +167,9 @@ async fn create(scope: &Arc<Scope>, name: &ObjectName) -> Result<Answer> {
             "CREATE EXTERNAL TABLE {full} STORED AS DELTA LOCATION {}",
             literal(&entry.location)
         ),
-        Some(Relation::Table(_)) => table_text(&full, &scope.open(name).await?.snapshot),
+        Some(Relation::Table(_)) => table_text(&full, &scope.open(name).await?)?,
     };
-    let names: StringArray = [Some(format!("{schema}.{table}"))].into_iter().collect();
-    let texts: StringArray = [Some(text)].into_iter().collect();
-    rows(vec![
-        ("name", Arc::new(names) as ArrayRef),
-        ("create_statement", Arc::new(texts)),
-    ])
+    created(format!("{schema}.{table}"), text)
 }
 
 /// SHOW CREATE FUNCTION.
@@ -199,13 +178,15 @@ fn create_function(scope: &Arc<Scope>, name: &ObjectName) -> Result<Answer> {
     let Some(entry) = scope.pinned.catalog.function(&schema, &function) else {
         return Err(functions::missing(scope, name));
     };
-    let names: StringArray = [Some(format!("{schema}.{function}"))].into_iter().collect();
     let text = functions::text(&schema, &function, entry)?;
-    let texts: StringArray = [Some(text)].into_iter().collect();
-    rows(vec![
-        ("name", Arc::new(names) as ArrayRef),
-        ("create_statement", Arc::new(texts)),
-    ])
+    created(format!("{schema}.{function}"), text)
+}
+
+fn created(name: String, statement: String) -> Result<Answer> {
+    let columns = Columns::new()
+        .text("name", |(name, _): &(String, String)| Some(name.clone()))
+        .text("create_statement", |(_, statement)| Some(statement.clone()));
+    answer(&columns, &[(name, statement)])
 }
 
 fn view_text(full: &str, view: &ViewEntry) -> String {
@@ -237,7 +218,8 @@ fn files_text(full: &str, files: &FilesEntry) -> String {
     text
 }
 
-fn table_text(full: &str, snapshot: &Snapshot) -> String {
+fn table_text(full: &str, opened: &Opened) -> Result<String> {
+    let (snapshot, rules) = (&opened.snapshot, constraint::rules(opened)?);
     let mut parts: Vec<String> = snapshot
         .schema
         .fields()
@@ -265,6 +247,11 @@ fn table_text(full: &str, snapshot: &Snapshot) -> String {
             .checks()
             .map(|(name, text)| format!("  CONSTRAINT {} CHECK ({text})", sql::quoted(name))),
     );
+    parts.extend(
+        rules
+            .iter()
+            .map(|rule| format!("  {}", sql::rule_clause(rule))),
+    );
     let mut text = format!("CREATE TABLE {full} (\n{}\n)", parts.join(",\n"));
     if let Some(comment) = &snapshot.metadata.description {
         text.push_str(&format!(" COMMENT {}", literal(comment)));
@@ -287,19 +274,21 @@ fn table_text(full: &str, snapshot: &Snapshot) -> String {
     if !properties.is_empty() {
         text.push_str(&format!(" TBLPROPERTIES ({})", properties.join(", ")));
     }
-    text
+    // A rule is enabled when it is made.
+    for rule in rules.iter().filter(|rule| !rule.enabled) {
+        let name = sql::quoted(&rule.name);
+        text.push_str(&format!(";\nALTER TABLE {full} DISABLE CONSTRAINT {name}"));
+    }
+    Ok(text)
 }
 
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// An answer of these columns, of equal length.
-pub(super) fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<Answer> {
-    let batch = RecordBatch::try_from_iter_with_nullable(
-        columns.into_iter().map(|(name, array)| (name, array, true)),
-    )
-    .map_err(datafusion::error::DataFusionError::from)?;
+/// An answer whose rows are at hand.
+pub(super) fn answer<T: Send + Sync + 'static>(columns: &Columns<T>, rows: &[T]) -> Result<Answer> {
+    let batch = columns.batch(rows)?;
     let schema = batch.schema();
     Ok(Answer::Rows(Box::pin(RecordBatchStreamAdapter::new(
         schema,

@@ -13,8 +13,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::create::{TABLE_CREATED, exists, still_there};
 use super::insert::{self, Assignment};
-use super::run_write;
 use super::scope::Scope;
+use super::{references, run_write};
 use crate::catalog::entry::{Change, Relation, TableEntry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql;
@@ -41,7 +41,7 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("{}.{}", self.schema, self.table)
     }
 }
@@ -69,6 +69,8 @@ pub(super) async fn empty(scope: &Arc<Scope>, spec: &Spec) -> Result<()> {
             vectors: None,
             rearranges: false,
             transaction: None,
+            quarantine: Vec::new(),
+            replayed: Vec::new(),
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()
@@ -176,6 +178,7 @@ impl Site {
                         id,
                         location,
                         external: false,
+                        refers_to: references::targets(scope, &spec.name(), &spec.configuration)?,
                     },
                     None,
                 )

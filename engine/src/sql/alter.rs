@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::ast::Ident;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::confine::row_expression;
+use super::constraint::{rule, sees_rule};
 use super::create::{column, constraint};
 use super::reader::Reader;
 use super::statement::{
@@ -44,6 +45,12 @@ fn action(reader: &mut Reader<'_>) -> Result<AlterAction> {
         let name = reader.identifier()?;
         return Ok(AlterAction::DropConstraint { name, if_exists });
     }
+    for (verb, enabled) in [("ENABLE", true), ("DISABLE", false)] {
+        if reader.take(&[verb, "CONSTRAINT"]) {
+            let name = reader.identifier()?;
+            return Ok(AlterAction::SwitchConstraint { name, enabled });
+        }
+    }
     if reader.take(&["RENAME", "COLUMN"]) {
         let column = path(reader)?;
         reader.expect(&["TO"])?;
@@ -68,7 +75,7 @@ fn action(reader: &mut Reader<'_>) -> Result<AlterAction> {
         (Some(verb), Some(object)) => {
             reader.unsupported(&format!("ALTER TABLE .. {verb} {object}"))
         }
-        _ => reader.expected("ADD, ALTER COLUMN, DROP, RENAME, SET or UNSET"),
+        _ => reader.expected("ADD, ALTER COLUMN, DISABLE, DROP, ENABLE, RENAME, SET or UNSET"),
     })
 }
 
@@ -132,6 +139,20 @@ fn change(reader: &mut Reader<'_>) -> Result<ColumnChange> {
 }
 
 fn add(reader: &mut Reader<'_>) -> Result<AlterAction> {
+    if sees_rule(reader) {
+        let rule = rule(reader)?;
+        let not_valid = reader.take(&["NOT", "VALID"]);
+        if not_valid
+            && ["PER", "OVER", "ON"]
+                .iter()
+                .any(|word| reader.sees(&[word]))
+        {
+            return Err(reader
+                .expected("the end of the statement")
+                .with_hint("NOT VALID stands after the clauses of the rule"));
+        }
+        return Ok(AlterAction::AddRule { rule, not_valid });
+    }
     if reader.sees(&["CONSTRAINT"]) || reader.sees(&["CHECK"]) {
         let place = reader.position();
         let Check { name, expr } = constraint(reader)?;
@@ -140,10 +161,12 @@ fn add(reader: &mut Reader<'_>) -> Result<AlterAction> {
                 .with_hint("ALTER TABLE t ADD CONSTRAINT name CHECK (..)");
             return Err(error.with_position(place));
         };
-        if reader.sees(&["NOT", "VALID"]) {
-            return Err(reader.unsupported("ADD CONSTRAINT .. NOT VALID"));
-        }
-        return Ok(AlterAction::AddCheck { name, expr });
+        let not_valid = reader.take(&["NOT", "VALID"]);
+        return Ok(AlterAction::AddCheck {
+            name,
+            expr,
+            not_valid,
+        });
     }
     for keys in [["PRIMARY", "KEY"], ["FOREIGN", "KEY"]] {
         if reader.sees(&keys) {

@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::confine::row_expression;
+use super::constraint::{rule, sees_rule};
 use super::function;
 use super::reader::Reader;
 use super::statement::{
@@ -84,6 +85,7 @@ fn table(reader: &mut Reader<'_>, or_replace: bool) -> Result<Statement> {
         or_replace,
         columns: vec![],
         checks: vec![],
+        rules: vec![],
         partitioned_by: vec![],
         properties: vec![],
         comment: None,
@@ -143,7 +145,7 @@ pub(super) fn if_not_exists(reader: &mut Reader<'_>, or_replace: bool) -> Result
     Ok(if_not_exists)
 }
 
-/// A column or a table constraint.
+/// A column, a table constraint or a rule.
 fn item(reader: &mut Reader<'_>, table: &mut CreateTable) -> Result<()> {
     const CONSTRAINTS: [&[&str]; 5] = [
         &["CONSTRAINT"],
@@ -152,12 +154,16 @@ fn item(reader: &mut Reader<'_>, table: &mut CreateTable) -> Result<()> {
         &["UNIQUE", "KEY"],
         &["UNIQUE", "INDEX"],
     ];
+    if sees_rule(reader) {
+        table.rules.push(rule(reader)?);
+        return refuse_not_valid(reader);
+    }
     let constraint = CONSTRAINTS.iter().any(|words| reader.sees(words))
         || (reader.sees(&["CHECK"]) || reader.sees(&["UNIQUE"]))
             && reader.sees_symbol(1, &Token::LParen);
     if constraint {
         table.checks.push(self::constraint(reader)?);
-        return Ok(());
+        return refuse_not_valid(reader);
     }
     if reader.sees(&["LIKE"]) {
         return Err(reader.unsupported("CREATE TABLE .. LIKE"));
@@ -173,6 +179,15 @@ fn item(reader: &mut Reader<'_>, table: &mut CreateTable) -> Result<()> {
         return Err(error.with_position(place));
     }
     table.columns.push(column);
+    Ok(())
+}
+
+fn refuse_not_valid(reader: &Reader<'_>) -> Result<()> {
+    if reader.sees(&["NOT", "VALID"]) {
+        return Err(reader
+            .unsupported("NOT VALID in CREATE TABLE")
+            .with_hint("leave it out: a new table has no rows that were not asked"));
+    }
     Ok(())
 }
 
@@ -231,11 +246,17 @@ pub(super) fn column(
     if !reader.sees_name(0) {
         return Err(reader.expected("a column's name"));
     }
+    let definition = reader.parse(Parser::parse_column_def);
+    if reader.sees(&["EXPECT"]) {
+        return Err(reader
+            .unsupported("EXPECT as part of a column")
+            .with_hint("a rule stands by itself, after a comma: CONSTRAINT name EXPECT (..)"));
+    }
     let ColumnDef {
         name,
         data_type,
         options,
-    } = reader.parse(Parser::parse_column_def)?;
+    } = definition?;
     let mut column = Column {
         name,
         data_type,
@@ -418,6 +439,11 @@ fn external_table(reader: &mut Reader<'_>) -> Result<Statement> {
 
 /// A column of files that are there already: it has a name, a type and NOT NULL, nothing to write by.
 fn external_column(reader: &mut Reader<'_>, columns: &mut Vec<Column>) -> Result<()> {
+    if sees_rule(reader) {
+        return Err(reader
+            .unsupported("EXPECT on an external table")
+            .with_hint("rules are asked of rows on their way into a table of the lake"));
+    }
     let place = reader.position();
     let column = column(reader, None)?;
     if column.default.is_some() {

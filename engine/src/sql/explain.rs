@@ -1,11 +1,11 @@
-//! `EXPLAIN` of a query or a write.
+//! `EXPLAIN` of a query or a write, and `EXPLAIN QUALITY` of a write.
 
 use std::str::FromStr;
 
 use datafusion::common::format::ExplainFormat;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::parser::statement;
+use super::parser::{VERBS, statement};
 use super::reader::Reader;
 use super::statement::{Explain, Statement};
 use super::suggest::nearest;
@@ -14,6 +14,13 @@ use crate::error::{Error, Result};
 /// `EXPLAIN [ANALYZE] [VERBOSE] [FORMAT f] statement` or `EXPLAIN (ANALYZE, VERBOSE, FORMAT f) statement`
 pub(super) fn explain(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.expect(&["EXPLAIN"])?;
+    if reader.sees(&["QUALITY"])
+        && reader
+            .peek_word(1)
+            .is_some_and(|word| VERBS.contains(&word.as_str()))
+    {
+        return quality(reader);
+    }
     let mut explain = Options::default();
     if reader.sees_symbol(0, &Token::LParen) && option_follows(reader) {
         reader.list(|reader| {
@@ -34,6 +41,11 @@ pub(super) fn explain(reader: &mut Reader<'_>) -> Result<Statement> {
     {
         return Err(error);
     }
+    if reader.sees(&["REPLAY"]) {
+        return Err(reader
+            .unsupported("EXPLAIN REPLAY")
+            .with_hint("EXPLAIN QUALITY REPLAY QUARANTINE t tells what would become of the rows"));
+    }
     let statement = statement(reader)?;
     let plans = match &statement {
         Statement::Query(_) | Statement::CopyTo(_) | Statement::CopyInto(_) => true,
@@ -49,6 +61,33 @@ pub(super) fn explain(reader: &mut Reader<'_>) -> Result<Statement> {
         format: explain.format,
         statement: Box::new(statement),
     }))
+}
+
+/// `EXPLAIN QUALITY write`
+fn quality(reader: &mut Reader<'_>) -> Result<Statement> {
+    const WRITES: [&str; 8] = [
+        "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY", "CREATE", "REPLAY",
+    ];
+    reader.expect(&["QUALITY"])?;
+    let error = Error::invalid("EXPLAIN QUALITY takes a statement that writes rows")
+        .with_hint(
+            "EXPLAIN QUALITY INSERT INTO t .. tells what the rules of t say, and writes nothing",
+        )
+        .with_position(reader.position());
+    // Looked at before it is read, as by EXPLAIN.
+    if !WRITES.iter().any(|verb| reader.sees(&[verb])) {
+        return Err(error);
+    }
+    let statement = statement(reader)?;
+    let writes = match &statement {
+        Statement::CopyInto(_) => true,
+        Statement::CreateTable(table) => table.query.is_some(),
+        other => other.changed_table().is_some(),
+    };
+    if !writes {
+        return Err(error);
+    }
+    Ok(Statement::ExplainQuality(Box::new(statement)))
 }
 
 #[derive(Default)]

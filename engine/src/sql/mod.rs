@@ -13,6 +13,7 @@
 mod alter;
 mod changes;
 mod confine;
+mod constraint;
 mod copy;
 mod create;
 mod dialect;
@@ -27,6 +28,7 @@ mod merge;
 mod parameters;
 mod parser;
 mod plain;
+mod quality;
 mod reader;
 mod refuse;
 mod session;
@@ -44,6 +46,9 @@ mod walk;
 pub use split::{Script, split};
 
 pub(crate) use changes::Changes;
+pub(crate) use constraint::{
+    Condition, Reference, parse_condition, parse_reference, reference_text, rule_clause,
+};
 pub(crate) use parameters::parameter_count;
 pub(crate) use parser::{parse, parse_expr, parse_relation, parse_value};
 pub(crate) use statement::*;

@@ -40,8 +40,11 @@ pub(super) fn check(statement: &Statement) -> Result<()> {
         Statement::CreateView(_) => "a view",
         Statement::CreateFunction(_) => "a function",
         Statement::Execute { .. } => "an argument of EXECUTE",
-        // It has no plan that a parameter could go into.
+        // These have no plan that a parameter could go into.
         Statement::Restore(_) => "the instant of RESTORE",
+        Statement::CheckTable(_) => "the instant of CHECK TABLE",
+        Statement::ExplainQuality(_) => "EXPLAIN QUALITY",
+        Statement::Replay(_) => "REPLAY QUARANTINE",
         _ => return Ok(()),
     };
     match found.first {

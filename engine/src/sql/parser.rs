@@ -10,7 +10,7 @@ use super::suggest::nearest;
 use super::syntax::VERSION_PLACE;
 use super::{
     alter, confine, copy, create, dml, explain, insert, maintenance, merge, parameters, plain,
-    refuse, session, show,
+    quality, refuse, session, show,
 };
 use crate::error::{Error, Result};
 
@@ -91,7 +91,7 @@ pub(crate) fn parse_relation(sql: &str) -> Result<Box<Query>> {
 }
 
 /// Words that begin a statement we run.
-const VERBS: [&str; 31] = [
+pub(super) const VERBS: [&str; 34] = [
     "SELECT",
     "WITH",
     "FROM",
@@ -109,6 +109,9 @@ const VERBS: [&str; 31] = [
     "VACUUM",
     "RESTORE",
     "ANALYZE",
+    "CHECK",
+    "REPLAY",
+    "SUGGEST",
     "EXPLAIN",
     "DESCRIBE",
     "DESC",
@@ -126,13 +129,12 @@ const VERBS: [&str; 31] = [
 ];
 
 /// Words that begin a statement of other systems or of SQL that we do not run.
-const FOREIGN_VERBS: [&str; 48] = [
+const FOREIGN_VERBS: [&str; 46] = [
     "ABORT",
     "ASSERT",
     "ATTACH",
     "CACHE",
     "CALL",
-    "CHECK",
     "CHECKPOINT",
     "CLEANSE",
     "CLOSE",
@@ -165,7 +167,6 @@ const FOREIGN_VERBS: [&str; 48] = [
     "RENAME",
     "REPAIR",
     "REPLACE",
-    "REPLAY",
     "REVOKE",
     "SAVEPOINT",
     "TABLE",
@@ -200,6 +201,9 @@ pub(super) fn statement(reader: &mut Reader<'_>) -> Result<Statement> {
         "VACUUM" => maintenance::vacuum(reader),
         "RESTORE" => maintenance::restore(reader),
         "ANALYZE" => maintenance::analyze(reader),
+        "CHECK" => quality::check(reader),
+        "REPLAY" => quality::replay(reader),
+        "SUGGEST" => quality::suggest(reader),
         "EXPLAIN" => explain::explain(reader),
         "DESCRIBE" | "DESC" => show::describe(reader),
         "SHOW" => show::show(reader),

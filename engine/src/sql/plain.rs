@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, Expr, Fetch, LimitClause, Query, Select, SelectFlavor, SelectItem, SetExpr,
-    Subscript, Value, VisitorMut, WildcardAdditionalOptions,
+    Subscript, Value, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::statement::{Statement, fold};
@@ -12,6 +12,11 @@ use super::walk::walk_mut;
 
 pub(super) fn rewrite(statement: &mut Statement) {
     let ControlFlow::Continue(()) = walk_mut(statement, &mut Plain);
+}
+
+/// The same for an expression that stands in no statement.
+pub(super) fn rewrite_expr(expr: &mut Expr) {
+    let ControlFlow::Continue(()) = expr.visit(&mut Plain);
 }
 
 struct Plain;

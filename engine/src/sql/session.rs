@@ -90,7 +90,8 @@ pub(super) fn prepare(reader: &mut Reader<'_>) -> Result<Statement> {
     let error = Error::invalid("PREPARE takes a query, INSERT, UPDATE, DELETE, MERGE or TRUNCATE")
         .with_position(reader.position());
     // Looked at before it is read: PREPARE p AS PREPARE .. would nest as deep as the text is long.
-    if ["EXPLAIN", "PREPARE"]
+    // REPLAY has no plan that could be kept.
+    if ["EXPLAIN", "PREPARE", "REPLAY"]
         .iter()
         .any(|verb| reader.sees(&[verb]))
     {

@@ -7,10 +7,13 @@ use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query};
 use datafusion::sql::sqlparser::keywords;
 
 use super::versions::At;
+use crate::quality::rule::Rule;
 
 mod dml;
+mod quality;
 
 pub(crate) use dml::*;
+pub(crate) use quality::*;
 
 /// One statement. Anything that is not here is refused by name when it is read.
 #[derive(Debug, Clone)]
@@ -21,6 +24,9 @@ pub(crate) use dml::*;
 pub(crate) enum Statement {
     Query(Box<Query>),
     Explain(Explain),
+    /// What the rules of its table say of a write that is not committed: one that names the table whose rows it
+    /// changes, COPY INTO, or CREATE TABLE .. AS.
+    ExplainQuality(Box<Statement>),
     Insert(Insert),
     Update(Update),
     Delete(Delete),
@@ -49,6 +55,12 @@ pub(crate) enum Statement {
     Restore(Restore),
     /// Gathers the statistics of a table's columns.
     Analyze {
+        table: ObjectName,
+    },
+    CheckTable(CheckTable),
+    Replay(Replay),
+    /// Rules that the past writes of a table would have kept.
+    SuggestConstraints {
         table: ObjectName,
     },
     Show(Show),
@@ -90,6 +102,8 @@ impl Statement {
             Self::Delete(delete) => Some(&delete.table),
             Self::Merge(merge) => Some(&merge.table),
             Self::Truncate { table } => Some(table),
+            Self::Replay(replay) => Some(&replay.table),
+            Self::ExplainQuality(write) => write.changed_table(),
             Self::Explain(explain) => explain.statement.changed_table(),
             Self::Prepare(prepare) => prepare.statement.changed_table(),
             _ => None,
@@ -114,6 +128,7 @@ pub(crate) struct CreateTable {
     /// Never empty unless `query` is there.
     pub(crate) columns: Vec<Column>,
     pub(crate) checks: Vec<Check>,
+    pub(crate) rules: Vec<Rule>,
     pub(crate) partitioned_by: Vec<Ident>,
     pub(crate) properties: Vec<(String, String)>,
     pub(crate) comment: Option<String>,
@@ -265,6 +280,19 @@ pub(crate) enum AlterAction {
     AddCheck {
         name: Ident,
         expr: Expr,
+        /// Rows that are there are not to be asked.
+        not_valid: bool,
+    },
+    AddRule {
+        /// Name, condition and clauses as typed. What only the table can tell is not filled in: a rule with
+        /// aggregates says that it is about rows, too.
+        rule: Rule,
+        /// Rows that are there are not to be asked.
+        not_valid: bool,
+    },
+    SwitchConstraint {
+        name: Ident,
+        enabled: bool,
     },
     DropConstraint {
         name: Ident,

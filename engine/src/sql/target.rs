@@ -67,6 +67,11 @@ pub(super) fn whole_table(reader: &mut Reader<'_>) -> Result<ObjectName> {
     if reader.sees_name(1) {
         reader.take(&["TABLE"]);
     }
+    named_table(reader)
+}
+
+/// `t`, in a statement about the whole table.
+pub(super) fn named_table(reader: &mut Reader<'_>) -> Result<ObjectName> {
     if reader.sees(&["IF", "EXISTS"]) {
         return Err(reader
             .unsupported("IF EXISTS here")

@@ -4,6 +4,7 @@ mod changes;
 mod hostile;
 mod maintenance;
 mod merge;
+mod quality;
 mod refused;
 mod statements;
 mod versioned;

@@ -266,7 +266,7 @@ pub(super) fn check(
 }
 
 /// All spellings to one meaning.
-fn read(version: &TableVersion) -> Result<At> {
+pub(super) fn read(version: &TableVersion) -> Result<At> {
     match version {
         TableVersion::VersionAsOf(number) => self::number(number),
         TableVersion::TimestampAsOf(instant) | TableVersion::ForSystemTimeAsOf(instant) => {

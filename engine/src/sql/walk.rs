@@ -21,6 +21,7 @@ macro_rules! walk {
                     $visit::visit(query, visitor)
                 }
                 Statement::Explain(explain) => $walk(&$($mutable)? explain.statement, visitor),
+                Statement::ExplainQuality(write) => $walk(write, visitor),
                 Statement::Prepare(prepare) => $walk(&$($mutable)? prepare.statement, visitor),
                 Statement::Insert(insert) => {
                     $visit::visit(&$($mutable)? insert.replace, visitor)?;
@@ -82,7 +83,10 @@ macro_rules! walk {
                         ..
                     } => $visit::visit(default, visitor),
                     AlterAction::AddCheck { expr, .. } => $visit::visit(expr, visitor),
-                    AlterAction::SetProperties(_)
+                    // The condition of a rule is text by now: it was walked when it was read.
+                    AlterAction::AddRule { .. }
+                    | AlterAction::SwitchConstraint { .. }
+                    | AlterAction::SetProperties(_)
                     | AlterAction::UnsetProperties { .. }
                     | AlterAction::RenameTo(_)
                     | AlterAction::DropColumn { .. }
@@ -101,6 +105,16 @@ macro_rules! walk {
                     At::Timestamp(instant) => $visit::visit(instant, visitor),
                     At::Version(_) => ControlFlow::Continue(()),
                 },
+                Statement::CheckTable(check) => match &$($mutable)? check.at {
+                    Some(At::Timestamp(instant)) => $visit::visit(instant, visitor),
+                    Some(At::Version(_)) | None => ControlFlow::Continue(()),
+                },
+                Statement::Replay(replay) => {
+                    for assignment in &$($mutable)? replay.assignments {
+                        $visit::visit(&$($mutable)? assignment.value, visitor)?;
+                    }
+                    $visit::visit(&$($mutable)? replay.predicate, visitor)
+                }
                 Statement::Execute { arguments, .. } => $visit::visit(arguments, visitor),
                 Statement::Truncate { .. }
                 | Statement::CreateExternalTable(_)
@@ -109,6 +123,7 @@ macro_rules! walk {
                 | Statement::CopyInto(_)
                 | Statement::Vacuum(_)
                 | Statement::Analyze { .. }
+                | Statement::SuggestConstraints { .. }
                 | Statement::Show(_)
                 | Statement::Describe(_)
                 | Statement::DescribeHistory(_)

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use crate::quality::record::{Replayed, SideFile};
+
 /// One line of a commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -202,4 +204,10 @@ pub(crate) struct Marker {
     pub crc32c: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<crate::write::report::WriteReport>,
+    /// Files of quarantined rows that become visible with this commit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<SideFile>,
+    /// Quarantined rows that this commit has taken up again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replayed: Vec<Replayed>,
 }

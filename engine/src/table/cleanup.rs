@@ -7,7 +7,7 @@ use object_store::path::Path;
 use super::handle::Table;
 use super::log::{self, LogFile};
 use super::snapshot::{Snapshot, TableRoot};
-use super::{replay, retention};
+use super::{records, replay, retention};
 use crate::error::{Error, Result};
 
 /// Deletes what lies before the newest checkpoint that is older than the retention; returns how many objects.
@@ -38,6 +38,8 @@ pub(crate) async fn expired(table: &Table, snapshot: &Snapshot) -> Result<u64> {
             root.path
         )));
     }
+    // What these commits say of quality outlives them.
+    records::secure(table, base).await?;
     delete_before(root, base).await
 }
 

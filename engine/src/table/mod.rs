@@ -24,6 +24,7 @@
 //! | `vacuumed` | which old versions a vacuum has left |
 //! | `leaves` | which columns files hold |
 //! | `located` | where the rows of a scan are: file and position |
+//! | `records/` | what writes said of their rules, and which rows they quarantined |
 //! | `versioned` | a snapshot as DataFusion's `TableProvider` |
 //! | `changes` | what versions brought and took, as a table of its own |
 //! | `meta/` | what a snapshot and its log say of the table, as relations |
@@ -45,6 +46,7 @@ pub(crate) mod meta;
 pub(crate) mod partition;
 pub(crate) mod protocol;
 pub(crate) mod prune;
+pub(crate) mod records;
 pub(crate) mod replay;
 pub(crate) mod retention;
 pub(crate) mod running;

@@ -1,4 +1,4 @@
-//! How long a table keeps what only its past needs: removed files, and commits.
+//! How long a table keeps what only its past needs: removed files, commits, quarantined rows.
 
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
@@ -9,6 +9,8 @@ pub(crate) const DELETED_FILES: &str = "delta.deletedFileRetentionDuration";
 pub(crate) const LOG: &str = "delta.logRetentionDuration";
 /// Table property: whether older commits are deleted at all.
 pub(crate) const LOG_CLEANUP: &str = "delta.enableExpiredLogCleanup";
+/// Table property: how long quarantined rows stay readable, and what is told of refused writes.
+pub(crate) const QUARANTINE: &str = "selvedge.quarantineRetention";
 
 pub(crate) const HOUR_MS: i64 = 60 * 60 * 1000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -16,6 +18,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// Removed files stay this long where the table does not say: longer than any query runs.
 pub(crate) const DELETED_FILES_DEFAULT_MS: i64 = 7 * DAY_MS;
 const LOG_DEFAULT_MS: i64 = 30 * DAY_MS;
+const QUARANTINE_DEFAULT_MS: i64 = 90 * DAY_MS;
 
 /// Milliseconds for which removed files must stay.
 pub(crate) fn deleted_files_ms(snapshot: &Snapshot) -> Result<i64> {
@@ -28,6 +31,12 @@ pub(crate) fn log_ms(snapshot: &Snapshot) -> Result<Option<i64>> {
         Some(off) if !off.eq_ignore_ascii_case("true") => Ok(None),
         _ => duration(snapshot, LOG, LOG_DEFAULT_MS).map(Some),
     }
+}
+
+/// What was quarantined, or refused, until then is past its retention at `now_ms`.
+pub(crate) fn quarantine_past_ms(snapshot: &Snapshot, now_ms: i64) -> Result<i64> {
+    let keep_ms = duration(snapshot, QUARANTINE, QUARANTINE_DEFAULT_MS)?;
+    Ok(now_ms.saturating_sub(keep_ms))
 }
 
 fn duration(snapshot: &Snapshot, key: &str, default_ms: i64) -> Result<i64> {

@@ -197,7 +197,7 @@ impl TableProvider for VersionedTable {
         op: InsertOp,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match &self.target {
-            Some(target) => Ok(crate::write::plan(state, target, input, op)?),
+            Some(target) => Ok(crate::write::plan(state, target, input, op).await?),
             None => Err(Error::unsupported(format!(
                 "table {} is read at version {} and cannot be written",
                 self.name, self.snapshot.version

@@ -7,26 +7,20 @@
 //! The old rows become deletion vectors in the same commit that shows the new ones.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, Int8Type, Int64Type, Schema, SchemaRef, UInt32Type};
-use arrow::util::display::array_value_to_string;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::{DataFusionError, Result as PlanResult};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Int8Type, Int64Type, Schema, SchemaRef, UInt32Type,
 };
+use arrow::util::display::array_value_to_string;
+use datafusion::error::DataFusionError;
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 
 use super::conflict::TakenRows;
-use super::stages::{RECOMPUTE, Slot, StageStream, one_child, properties};
+use super::stage::{Part, Slot, Stage, Step, Work};
 use crate::error::{Error, Result};
 use crate::table::located::{self, Located};
 
@@ -58,6 +52,13 @@ pub(crate) struct Change {
     pub absence: bool,
 }
 
+/// What a statement that changes rows has noted of the old ones.
+#[derive(Debug, Clone)]
+pub(super) struct ChangeAccount {
+    pub change: Arc<Change>,
+    pub noted: Arc<Slot<Changes>>,
+}
+
 /// What a run of the stage has noted.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(Mutex<Noted>);
@@ -66,6 +67,8 @@ pub(crate) struct Changes(Mutex<Noted>);
 struct Noted {
     /// By the number of the file.
     rows: HashMap<u32, RoaringTreemap>,
+    /// Rows that went on.
+    passed: u64,
     inserted: u64,
     updated: u64,
     deleted: u64,
@@ -83,8 +86,28 @@ pub(crate) struct Changed {
 }
 
 impl Changes {
-    /// What is to be taken out, by the path of its file.
-    pub(super) fn verdict(&self, table: &str, change: &Change) -> Result<Changed> {
+    /// Takes back what was noted of rows whose new ones did not make it: they stay as they are. Those without a
+    /// place were new.
+    pub(super) fn spare(&self, rows: impl Iterator<Item = Option<(u32, i64)>>) -> Result<()> {
+        let mut noted = self.0.lock();
+        for row in rows {
+            let Some((file, row)) = row else {
+                noted.inserted -= 1;
+                continue;
+            };
+            let row = u64::try_from(row)
+                .map_err(|_| Error::internal("a row lies before its file begins"))?;
+            let taken = noted.rows.get_mut(&file);
+            if taken.is_some_and(|taken| taken.remove(row)) {
+                noted.updated -= 1;
+            }
+        }
+        noted.rows.retain(|_, taken| !taken.is_empty());
+        Ok(())
+    }
+
+    /// What is to be taken out, by the path of its file, and how many rows went on.
+    pub(super) fn verdict(&self, table: &str, change: &Change) -> Result<(Changed, u64)> {
         let noted = self.0.lock();
         if let Some(which) = &noted.repeated {
             let which = match which.as_str() {
@@ -118,12 +141,13 @@ impl Changes {
                 }
             }
         }
-        Ok(Changed {
+        let changed = Changed {
             rows,
             inserted: noted.inserted,
             updated: noted.updated,
             deleted: noted.deleted,
-        })
+        };
+        Ok((changed, noted.passed))
     }
 
     /// Notes rows that only go, run by run: many of them lie side by side.
@@ -169,6 +193,7 @@ impl Changes {
                 }
             };
             on.push(goes_on);
+            noted.passed += u64::from(goes_on);
             if !goes {
                 continue;
             }
@@ -255,129 +280,95 @@ pub(crate) const KEY: &str = "__selvedge_key_";
 
 /// The stage: notes old rows, passes new ones.
 #[derive(Debug)]
-pub(super) struct ChangeExec {
-    change: Arc<Change>,
-    input: Arc<dyn ExecutionPlan>,
+pub(super) struct Changing {
+    account: ChangeAccount,
     /// Of the rows that go on.
     schema: SchemaRef,
-    noted: Arc<Slot<Changes>>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+    /// How many of these columns are the table's; the others are places.
+    width: usize,
 }
 
-impl ChangeExec {
+impl Changing {
     /// `columns` are those of the table: a statement that only deletes gives none of them.
-    pub(super) fn try_new(
-        change: Arc<Change>,
+    pub(super) fn new(
+        account: ChangeAccount,
         columns: &SchemaRef,
-        input: Arc<dyn ExecutionPlan>,
-        noted: Arc<Slot<Changes>>,
-    ) -> Result<Self> {
-        let given = input.schema();
-        let gives_rows = columns.fields().first().is_some_and(|first| {
-            given
-                .fields()
-                .first()
-                .is_some_and(|f| f.name() == first.name())
-        });
-        let schema = if gives_rows {
-            let fields = &given.fields()[..columns.fields().len()];
-            Arc::new(Schema::new(fields.to_vec()))
-        } else {
-            Arc::clone(columns)
+        given: &SchemaRef,
+        places: bool,
+    ) -> Self {
+        let first = |schema: &SchemaRef| schema.fields().first().map(|field| field.name().clone());
+        let fields = match first(columns) == first(given) {
+            true => &given.fields()[..columns.fields().len()],
+            false => columns.fields(),
         };
-        Ok(Self {
-            properties: properties(&input, &schema),
-            change,
-            input,
-            schema,
-            noted,
-            metrics: ExecutionPlanMetricsSet::new(),
+        let places = places.then(|| {
+            [
+                Field::new(located::FILE, DataType::UInt32, true),
+                Field::new(located::ROW, DataType::Int64, true),
+            ]
+        });
+        let places = places.into_iter().flatten().map(Arc::new);
+        let all: Vec<FieldRef> = fields.iter().cloned().chain(places).collect();
+        Self {
+            account,
+            width: fields.len(),
+            schema: Arc::new(Schema::new(all)),
+        }
+    }
+}
+
+impl Stage for Changing {
+    const NAME: &'static str = "ChangeExec";
+    type Work = Noting;
+
+    fn describe(&self) -> String {
+        self.account.change.statement.to_owned()
+    }
+
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn begin(&self, _: Part) -> Result<Noting> {
+        Ok(Noting {
+            change: Arc::clone(&self.account.change),
+            noted: self.account.noted.current()?,
+            schema: Arc::clone(&self.schema),
+            width: self.width,
         })
     }
 }
 
-impl DisplayAs for ChangeExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ChangeExec: {}", self.change.statement)
-    }
+/// The work of one partition.
+pub(super) struct Noting {
+    change: Arc<Change>,
+    noted: Arc<Changes>,
+    schema: SchemaRef,
+    width: usize,
 }
 
-impl ExecutionPlan for ChangeExec {
-    fn name(&self) -> &str {
-        "ChangeExec"
+impl Work for Noting {
+    fn step(&mut self, batch: RecordBatch) -> Result<Step> {
+        let places = Places::of(&batch)?;
+        let on = self.noted.note(&self.change, &places)?;
+        if on.true_count() == 0 {
+            return Ok(Step::default());
+        }
+        let mut columns = batch.columns()[..self.width].to_vec();
+        if self.schema.fields().len() > self.width {
+            columns.push(Arc::new(places.file));
+            columns.push(Arc::new(places.row));
+        }
+        let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns)
+            .and_then(|rows| filter_record_batch(&rows, &on))
+            .map_err(DataFusionError::from)?;
+        Ok(Step {
+            on: Some(rows),
+            aside: None,
+        })
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> PlanResult<TreeNodeRecursion>,
-    ) -> PlanResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        let input = one_child(children)?;
-        Ok(Arc::new(Self {
-            properties: properties(&input, &self.schema),
-            change: Arc::clone(&self.change),
-            schema: Arc::clone(&self.schema),
-            noted: Arc::clone(&self.noted),
-            metrics: ExecutionPlanMetricsSet::new(),
-            input,
-        }))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        self.replace_children(children, RECOMPUTE)
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> PlanResult<SendableRecordBatchStream> {
-        let noted = self.noted.current()?;
-        let (change, width) = (Arc::clone(&self.change), self.schema.fields().len());
-        let schema = Arc::clone(&self.schema);
-        Ok(StageStream::boxed(
-            self.input.execute(partition, context)?,
-            &self.schema,
-            (&self.metrics, partition),
-            move |batch| {
-                let on = noted.note(&change, &Places::of(&batch)?)?;
-                if on.true_count() == 0 {
-                    return Ok(None);
-                }
-                let columns = batch.columns()[..width].to_vec();
-                let rows = RecordBatch::try_new(Arc::clone(&schema), columns)
-                    .and_then(|rows| filter_record_batch(&rows, &on))
-                    .map_err(DataFusionError::from)?;
-                Ok(Some(rows))
-            },
-            || (),
-        ))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+    fn end(self) -> Result<()> {
+        Ok(())
     }
 }

@@ -16,12 +16,13 @@ use super::removal::{self, Removal};
 use super::report::WriteReport;
 use super::target::NewTable;
 use crate::error::{Error, ErrorKind, Result, took_nothing};
+use crate::quality::record::{Replayed, SideFile};
 use crate::settings::Settings;
 use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol, Txn};
 use crate::table::handle::Table;
 use crate::table::log::{self, Commit};
 use crate::table::snapshot::{DataFile, Snapshot};
-use crate::table::{checkpoint, cleanup, replay};
+use crate::table::{checkpoint, cleanup, records, replay};
 
 /// Values of the partition columns of a file, as the log writes them.
 pub(crate) type PartitionKey = BTreeMap<String, Option<String>>;
@@ -48,7 +49,22 @@ pub(crate) struct Intent {
     pub rearranges: bool,
     /// The version of an application that the log is to remember.
     pub transaction: Option<Txn>,
+    /// Files of quarantined rows that become visible with it.
+    pub quarantine: Vec<SideFile>,
+    /// Quarantined rows that it takes up again.
+    pub replayed: Vec<Replayed>,
     pub report: WriteReport,
+}
+
+impl Intent {
+    /// Whether the table would be the same with it as without.
+    pub(super) fn is_empty(&self) -> bool {
+        self.adds.is_empty()
+            && matches!(self.removes, Removes::None)
+            && self.metadata.is_none()
+            && self.quarantine.is_empty()
+            && self.replayed.is_empty()
+    }
 }
 
 /// Which live files a write takes out, resolved on the version it lands on.
@@ -67,6 +83,10 @@ pub(crate) enum Removes {
 
 /// How a commit ended.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a commit has one outcome, which is taken apart at once"
+)]
 pub(crate) enum Outcome {
     Committed(WriteReport),
     /// Another writer changed what the rows were made for; they must be made again.
@@ -244,6 +264,8 @@ impl Attempt {
         let marker = Marker {
             token: self.table.ambient.id().to_string(),
             report: Some(report),
+            quarantine: intent.quarantine.clone(),
+            replayed: intent.replayed.clone(),
             ..Marker::default()
         };
         (actions, info, marker)
@@ -333,6 +355,8 @@ impl Attempt {
                     // The commit is durable; a checkpoint only saves later readers time.
                     if let Err(error) = checkpoint::write(&table, &snapshot).await {
                         tracing::warn!(%error, version, "a checkpoint was not written");
+                    } else if let Err(error) = records::condense(&table, &snapshot).await {
+                        tracing::warn!(%error, version, "records of writes were not condensed");
                     } else if let Err(error) = cleanup::expired(&table, &snapshot).await {
                         tracing::warn!(%error, version, "old commits were not deleted");
                     }

@@ -64,7 +64,7 @@ pub(super) async fn reason(
             head.version
         )));
     }
-    if matches!(intent.reads, Reads::Nothing) {
+    if matches!(intent.reads, Reads::Nothing) && intent.replayed.is_empty() {
         return Ok(None);
     }
     for version in base.version + 1..=head.version {
@@ -73,6 +73,11 @@ pub(super) async fn reason(
                 "commit {version} of table {name} vanished while it was read"
             ))
         })?;
+        if let Some(path) = replayed_too(intent, &commit) {
+            return Ok(Some(format!(
+                "version {version} of table {name} has replayed rows of '{path}'"
+            )));
+        }
         if overlooked(intent, base, &commit)? {
             return Ok(Some(format!(
                 "version {version} of table {name} changed rows that the {} depends on",
@@ -135,6 +140,14 @@ pub(crate) struct TakenRows {
     /// The file as the statement found it.
     pub file: Arc<DataFile>,
     pub rows: RoaringTreemap,
+}
+
+/// The file of quarantine from which both take rows up again, if there is one.
+fn replayed_too<'a>(intent: &'a Intent, commit: &Commit) -> Option<&'a str> {
+    let theirs = &commit.info()?.selvedge.as_ref()?.replayed;
+    let mut own = intent.replayed.iter();
+    own.find(|own| theirs.iter().any(|their| their.path == own.path))
+        .map(|own| own.path.as_str())
 }
 
 /// Whether the commit brought or took rows the intent should have seen.

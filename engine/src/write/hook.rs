@@ -14,17 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::Result as PlanResult;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
-};
 
+use super::quality::{narrow, unexpected};
 use super::report::HookReport;
-use super::stages::{RECOMPUTE, Slot, StageStream, one_child, properties};
+use super::stage::{Part, Slot, Stage, Step, Work};
 use super::validate::TableRules;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -294,103 +287,80 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 /// A hook as a stage of the plan.
 #[derive(Debug)]
-pub(super) struct HookExec {
-    stage: Arc<HookStage>,
+pub(super) struct Hooking {
+    hook: Arc<HookStage>,
     rules: Arc<TableRules>,
-    input: Arc<dyn ExecutionPlan>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+    /// Columns of the table, and those that come along.
+    schema: SchemaRef,
 }
 
-impl HookExec {
-    pub(super) fn new(
-        stage: Arc<HookStage>,
-        rules: Arc<TableRules>,
-        input: Arc<dyn ExecutionPlan>,
-    ) -> Self {
+impl Hooking {
+    pub(super) fn new(hook: Arc<HookStage>, rules: Arc<TableRules>, schema: SchemaRef) -> Self {
         Self {
-            properties: properties(&input, &rules.schema),
-            stage,
+            hook,
             rules,
-            input,
-            metrics: ExecutionPlanMetricsSet::new(),
+            schema,
         }
     }
 }
 
-impl DisplayAs for HookExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WriteHookExec: {}", self.stage.name())
+impl Stage for Hooking {
+    const NAME: &'static str = "WriteHookExec";
+    type Work = AtWork;
+
+    fn describe(&self) -> String {
+        self.hook.name().to_owned()
+    }
+
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn begin(&self, _: Part) -> Result<AtWork> {
+        Ok(AtWork {
+            run: self.hook.run.current()?,
+            hook: Arc::clone(&self.hook),
+            rules: Arc::clone(&self.rules),
+            schema: Arc::clone(&self.schema),
+        })
     }
 }
 
-impl ExecutionPlan for HookExec {
-    fn name(&self) -> &str {
-        "WriteHookExec"
+/// The work of one partition.
+pub(super) struct AtWork {
+    hook: Arc<HookStage>,
+    run: Arc<HookRun>,
+    rules: Arc<TableRules>,
+    schema: SchemaRef,
+}
+
+impl Work for AtWork {
+    fn step(&mut self, batch: RecordBatch) -> Result<Step> {
+        let rows = narrow(&batch, &self.rules.schema)?;
+        let mut out = self.hook.rows(&self.run, &self.rules, rows)?;
+        let along = &batch.columns()[self.rules.schema.fields().len()..];
+        if !along.is_empty() {
+            // What comes along says which old row each new one replaces.
+            if out.num_rows() != batch.num_rows() {
+                let what = format!(
+                    "dropped {} of {} rows of a statement that changes rows, and rules of the table that leave rows \
+                     out must know which",
+                    batch.num_rows() - out.num_rows(),
+                    batch.num_rows()
+                );
+                return Err(self.hook.fault(ErrorKind::Rejected, &what));
+            }
+            let columns = out.columns().iter().chain(along).cloned().collect();
+            out = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(unexpected)?;
+        }
+        Ok(Step {
+            on: (out.num_rows() > 0).then_some(out),
+            aside: None,
+        })
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> PlanResult<TreeNodeRecursion>,
-    ) -> PlanResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        let (stage, rules) = (Arc::clone(&self.stage), Arc::clone(&self.rules));
-        Ok(Arc::new(Self::new(stage, rules, one_child(children)?)))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        self.replace_children(children, RECOMPUTE)
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> PlanResult<SendableRecordBatchStream> {
-        let run = self.stage.run.current()?;
-        let received = MetricBuilder::new(&self.metrics).counter("rows_received", partition);
-        let (stage, rules) = (Arc::clone(&self.stage), Arc::clone(&self.rules));
-        Ok(StageStream::boxed(
-            self.input.execute(partition, context)?,
-            &self.rules.schema,
-            (&self.metrics, partition),
-            move |batch| {
-                received.add(batch.num_rows());
-                let out = stage.rows(&run, &rules, batch)?;
-                Ok((out.num_rows() > 0).then_some(out))
-            },
-            || (),
-        ))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+    fn end(self) -> Result<()> {
+        Ok(())
     }
 }
 

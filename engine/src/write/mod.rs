@@ -1,21 +1,26 @@
 //! The write path: the one way rows get into a table. Files in the order in which rows travel.
 //!
 //! ```text
-//! Received -> Validated -> Hooked      plans only: EXPLAIN shows every stage, nothing happens yet
-//! -> files (first effect, invisible) -> verdicts -> commit (the only visible effect)
+//! Received -> Validated -> Hooked -> Checked   plans only: EXPLAIN shows every stage, nothing happens yet
+//! -> files, quarantine (first effects, invisible) -> verdicts -> commit (the only visible effect)
 //! ```
 
 mod cast;
 pub(crate) mod change;
-pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod conflict;
 pub(crate) mod files;
 pub(crate) mod hook;
+mod invalid;
 mod plan;
+mod quality;
+mod quarantine;
 mod removal;
+mod replay;
 pub(crate) mod report;
+mod run;
 pub(crate) mod sink;
+mod stage;
 mod stages;
 pub(crate) mod target;
 mod validate;

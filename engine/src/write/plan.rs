@@ -7,17 +7,19 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::check;
 use super::hook::WriteContext;
 use super::sink::WriteExec;
 use super::stages::Received;
 use super::target::WriteTarget;
 use super::validate::TableRules;
 use crate::error::{Error, Result};
+use crate::quality::check;
+use crate::quality::compile::{Terms, compile};
+use crate::quality::rule::{PROFILE, QUARANTINE_INVALID};
 use crate::table::protocol;
 
 /// The plan that writes `input`, whose columns are those of the table in order.
-pub(crate) fn plan(
+pub(crate) async fn plan(
     state: &dyn Session,
     target: &Arc<WriteTarget>,
     input: Arc<dyn ExecutionPlan>,
@@ -40,7 +42,16 @@ pub(crate) fn plan(
         table: target.name.clone(),
         schema: Arc::clone(&target.schema),
         checks,
+        quarantines_invalid: target.is_set(QUARANTINE_INVALID),
     });
+    let partitioning = target.partitioning()?;
+    let terms = Terms {
+        state,
+        table: &target.name,
+        schema: &target.schema,
+        partitioning: &partitioning,
+    };
+    let compiled = compile(terms, &target.rules()?, target.is_set(PROFILE)).await?;
     let context = WriteContext::new(
         target.name.as_str(),
         Arc::clone(&target.schema),
@@ -49,9 +60,15 @@ pub(crate) fn plan(
         target.base.as_ref().map(|base| base.version),
     );
     let rows = match &target.change {
-        Some(change) => Received::changed(input, change, &target.schema)?,
+        Some(change) => {
+            // Rows that are left out must not take the place of others.
+            let places = compiled.rejects() || rules.quarantines_invalid;
+            Received::changed(input, change, &target.schema, places)
+        }
+        None if target.replays.is_some() => Received::replayed(input, &target.schema),
         None => Received::rows(input),
     };
     let rows = rows.validate(rules)?.hooks(&target.hooks, &context)?;
+    let rows = rows.check(compiled);
     Ok(Arc::new(WriteExec::new(rows, Arc::clone(target), op)))
 }

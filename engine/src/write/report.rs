@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::quality::record::{MetricValue, RuleResult};
+
 /// The account of one write. `received = written + dropped + quarantined` for a plain table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -19,6 +21,12 @@ pub struct WriteReport {
     pub rows_received: u64,
     /// Rows in the new files.
     pub rows_written: u64,
+    /// Rows that rules left out.
+    #[serde(skip_serializing_if = "nothing")]
+    pub rows_dropped: u64,
+    /// Rows that went to the quarantine of the table instead.
+    #[serde(skip_serializing_if = "nothing")]
+    pub rows_quarantined: u64,
     /// Rows of older versions that are no longer visible (overwrite, delete, update).
     pub rows_removed: u64,
     /// Rows the statement inserted, where it is one that changes rows (MERGE, INSERT .. REPLACE WHERE).
@@ -39,6 +47,20 @@ pub struct WriteReport {
     pub duration_ms: u64,
     /// What each hook counted, in the order the rows met them.
     pub hooks: Vec<HookReport>,
+    /// What each rule of the table says of the write.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleResult>,
+    /// The metrics that its rules ask for, and those of its profile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricValue>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn nothing(count: &u64) -> bool {
+    *count == 0
 }
 
 impl WriteReport {

@@ -1,6 +1,5 @@
-//! The sink of a write plan: runs the stages, writes the files, commits once.
+//! The sink of a write plan: the node that runs it, and only when it is executed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -17,21 +16,18 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, PlanProperties,
 };
 use futures::stream;
-use serde_json::Value;
 
-use super::commit::{self, Intent, Outcome, PartitionKey, Removes};
-use super::conflict::Reads;
-use super::files::FileSink;
 use super::report::WriteReport;
-use super::stages::Hooked;
+pub(crate) use super::run::Rehearsal;
+use super::run::{rehearse, run};
+use super::stages::Checked;
 use super::target::WriteTarget;
-use crate::error::{Error, ErrorKind, Result};
-use crate::table::actions::Add;
+use crate::error::{Error, Result};
 
 /// Runs a write when it is executed, and only then. One output row: the number of rows written.
 #[derive(Debug)]
 pub(crate) struct WriteExec {
-    rows: Hooked,
+    rows: Checked,
     target: Arc<WriteTarget>,
     op: InsertOp,
     properties: Arc<PlanProperties>,
@@ -40,7 +36,7 @@ pub(crate) struct WriteExec {
 }
 
 impl WriteExec {
-    pub(crate) fn new(rows: Hooked, target: Arc<WriteTarget>, op: InsertOp) -> Self {
+    pub(crate) fn new(rows: Checked, target: Arc<WriteTarget>, op: InsertOp) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(count_schema()),
             Partitioning::UnknownPartitioning(1),
@@ -53,6 +49,26 @@ impl WriteExec {
             op,
             properties: Arc::new(properties),
             report: Arc::new(OnceLock::new()),
+        }
+    }
+
+    /// The write that `plan` holds, without files and without a commit.
+    ///
+    /// # Errors
+    /// When the plan is none of a write, or its rows cannot be made.
+    pub(crate) async fn rehearse(
+        plan: &Arc<dyn ExecutionPlan>,
+        context: &Arc<TaskContext>,
+    ) -> Result<Rehearsal> {
+        let mut node = plan;
+        loop {
+            if let Some(sink) = node.downcast_ref::<Self>() {
+                return rehearse(&sink.rows, &sink.target, context).await;
+            }
+            node = match node.children().as_slice() {
+                [child] => *child,
+                _ => return Err(Error::internal("what is no write was to be rehearsed")),
+            };
         }
     }
 
@@ -126,7 +142,7 @@ impl ExecutionPlan for WriteExec {
             return Err(Error::internal("a write needs rows").into());
         };
         Ok(Arc::new(Self {
-            rows: Hooked {
+            rows: Checked {
                 plan: child,
                 account: Arc::clone(&self.rows.account),
             },
@@ -149,7 +165,7 @@ impl ExecutionPlan for WriteExec {
             Arc::clone(&self.report),
         );
         let run = async move {
-            let report = run(&rows, &target, op, context).await?;
+            let report = run(&rows, &target, op, &context).await?;
             let count: UInt64Array = vec![report.rows_affected()].into();
             // Set once: a plan that runs a second time would be a second write, which the slot refuses.
             let _ = slot.set(report);
@@ -168,153 +184,4 @@ fn mode_name(op: InsertOp) -> &'static str {
         InsertOp::Overwrite => "overwrite",
         InsertOp::Replace => "overwrite partitions",
     }
-}
-
-/// The stages after the rows' own: files, verdicts, commit.
-async fn run(
-    rows: &Hooked,
-    target: &WriteTarget,
-    op: InsertOp,
-    context: Arc<TaskContext>,
-) -> Result<WriteReport> {
-    let started_ms = target.ambient.now_ms();
-    let metadata = target
-        .metadata()
-        .ok_or_else(|| Error::internal(format!("the write to {} has no table", target.name)))?;
-    let sink = FileSink::new(
-        &target.table.root,
-        &target.schema,
-        metadata,
-        target.settings.target_file_bytes,
-        target.ambient.ids(),
-        target.ambient.millis(),
-    )?;
-    let _running = target
-        .table
-        .running
-        .begin(started_ms, target.change.is_some());
-    let run = rows.account.begin()?;
-    let written = sink.write(Arc::clone(&rows.plan), context).await?;
-    // Verdicts come before the commit: what was refused has no effect but files nobody refers to.
-    let settled = match run.settle() {
-        Ok(settled) => settled,
-        Err(error) => {
-            sink.discard(&written.adds).await;
-            return Err(error);
-        }
-    };
-    let adds = written.adds;
-    let mut report = WriteReport {
-        table: target.name.clone(),
-        operation: target.operation.to_owned(),
-        batch_id: target.batch_id,
-        rows_received: settled.rows_received,
-        rows_written: written.rows,
-        hooks: settled.hooks,
-        ..WriteReport::default()
-    };
-    report.duration_ms = (target.ambient.now_ms() - started_ms).max(0) as u64;
-    let removes = match settled.changed {
-        Some(changed) => {
-            report.rows_inserted = changed.inserted;
-            report.rows_updated = changed.updated;
-            report.rows_deleted = changed.deleted;
-            match changed.rows.is_empty() {
-                true => Removes::None,
-                false => Removes::Rows(Arc::new(changed.rows)),
-            }
-        }
-        None => removes(op, &adds),
-    };
-    if adds.is_empty() && matches!(removes, Removes::None) && target.creates.is_none() {
-        return Ok(report);
-    }
-    let intent = Intent {
-        name: target.name.clone(),
-        base: target.base.clone(),
-        operation: target.operation,
-        parameters: parameters(target, op),
-        protocol: target.creates.as_ref().map(|new| new.protocol.clone()),
-        metadata: target.creates.as_ref().map(|new| new.metadata.clone()),
-        removes: if target.creates.is_some() && target.base.is_some() {
-            Removes::All
-        } else {
-            removes
-        },
-        adds,
-        user: target.user.clone(),
-        reads: reads(target),
-        vectors: target.vectors.clone(),
-        rearranges: false,
-        transaction: None,
-        report,
-    };
-    let adds = intent.adds.clone();
-    match commit::commit(Arc::clone(&target.table), intent, &target.settings).await {
-        Ok(Outcome::Committed(report)) => Ok(report),
-        // The store may still hold the commit, so its files must stay.
-        Ok(Outcome::Unknown(error)) => Err(error),
-        Ok(Outcome::Conflict(reason)) => {
-            sink.discard(&adds).await;
-            Err(Error::new(ErrorKind::Conflict, reason).with_hint("run the statement again"))
-        }
-        Err(error) => {
-            sink.discard(&adds).await;
-            Err(error)
-        }
-    }
-}
-
-/// What the write depends on in the table it goes to.
-fn reads(target: &WriteTarget) -> Reads {
-    let Some(change) = &target.change else {
-        return match target.reads_itself {
-            true => Reads::Table,
-            false => Reads::Nothing,
-        };
-    };
-    match change.located.looked_at() {
-        _ if change.reads_itself => Reads::Table,
-        Some(asked) if change.absence => Reads::Matches(asked),
-        Some(asked) => Reads::Rows(asked),
-        None => Reads::Nothing,
-    }
-}
-
-fn removes(op: InsertOp, adds: &[Add]) -> Removes {
-    match op {
-        InsertOp::Append => Removes::None,
-        InsertOp::Overwrite => Removes::All,
-        InsertOp::Replace => {
-            let present: BTreeSet<PartitionKey> = adds
-                .iter()
-                .map(|add| add.partition_values.clone())
-                .collect();
-            if present.is_empty() {
-                Removes::None
-            } else {
-                Removes::Partitions(present)
-            }
-        }
-    }
-}
-
-/// What the log says of the write, in the words other Delta writers use.
-fn parameters(target: &WriteTarget, op: InsertOp) -> BTreeMap<String, Value> {
-    if target.change.is_some() {
-        return BTreeMap::new();
-    }
-    let mode = match op {
-        InsertOp::Append => "Append",
-        InsertOp::Overwrite | InsertOp::Replace => "Overwrite",
-    };
-    let columns = Value::from(target.partition_columns().to_vec()).to_string();
-    let mut parameters = BTreeMap::from([
-        ("mode".to_owned(), Value::from(mode)),
-        ("partitionBy".to_owned(), Value::from(columns)),
-    ]);
-    if op == InsertOp::Replace {
-        parameters.insert("partitionOverwriteMode".to_owned(), Value::from("dynamic"));
-    }
-    parameters
 }

@@ -1,65 +1,72 @@
 //! The stages in the only order there is, and the account that the sink settles before it commits.
 //!
 //! ```text
-//! [Changed ->] Received -> Validated -> Hooked -> (files, commit)
+//! [Changed ->] Received -> Validated -> Hooked -> Checked -> (files, commit)
+//!                               \                    \-> quarantine
+//!                                \-> quarantine, where the table says so
 //! ```
 //!
-//! The first is there for statements that change rows: it keeps the places of the old ones.
+//! The first is there for statements that change rows, or take them out of quarantine: it keeps the places of the
+//! old ones.
 //!
 //! Plans only: building them runs nothing. What a run counts lives in slots shared by the account and
 //! the plan nodes (copies of a node made by the optimizer share them too). [`WriteAccount::begin`]
 //! fills the slots afresh, so a plan that is run again counts from zero and gets new hooks; a stage
 //! that runs outside of a begun write refuses to, so nothing can be written that nobody settles.
 
-use std::pin::Pin;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::error::{DataFusionError, Result as PlanResult};
-use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
-use datafusion::physical_expr::EquivalenceProperties;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, RecordOutput};
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
-    ReplaceChildrenOptions,
-};
-use futures::{Stream, StreamExt};
-use parking_lot::Mutex;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use roaring::RoaringTreemap;
+use tokio::sync::mpsc::{self, Receiver};
 
-use super::change::{Change, ChangeExec, Changed, Changes};
-use super::hook::{HookExec, HookStage, WriteContext, WriteHookSupplier};
+use super::change::{Change, ChangeAccount, Changed, Changing};
+use super::hook::{HookStage, Hooking, WriteContext, WriteHookSupplier};
+use super::quality::Checking;
+use super::replay::{Taken, Taking};
 use super::report::HookReport;
-use super::validate::{TableRules, ValidateExec, Violations};
+use super::stage::{Aside, Slot, StageExec};
+use super::validate::{TableRules, Validating, Violations};
 use crate::error::{Error, Result};
+use crate::quality::compile::Compiled;
+use crate::quality::evaluate::Evaluation;
+use crate::quality::past::Past;
+use crate::quality::record::{MetricValue, RuleResult};
+
+/// Batches on their way into quarantine before those who send them wait.
+const ASIDE_BATCHES: usize = 4;
 
 /// Rows as the statement gave them, columns in the table's order.
 #[derive(Debug)]
 pub(crate) struct Received {
     plan: Arc<dyn ExecutionPlan>,
     changes: Option<ChangeAccount>,
-}
-
-/// What a statement that changes rows has noted of the old ones.
-#[derive(Debug, Clone)]
-struct ChangeAccount {
-    change: Arc<Change>,
-    noted: Arc<Slot<Changes>>,
+    taken: Option<Arc<Slot<Taken>>>,
 }
 
 /// Rows of the table's exact schema that satisfy its constraints.
 #[derive(Debug)]
 pub(crate) struct Validated {
     plan: Arc<dyn ExecutionPlan>,
+    account: WriteAccount,
     rules: Arc<TableRules>,
-    violations: Arc<Slot<Violations>>,
-    changes: Option<ChangeAccount>,
+}
+
+/// Rows as the hooks left them.
+#[derive(Debug)]
+pub(crate) struct Hooked {
+    plan: Arc<dyn ExecutionPlan>,
+    account: WriteAccount,
+    rules: Arc<TableRules>,
 }
 
 /// Rows as they will be stored: what the sink takes.
 #[derive(Debug, Clone)]
-pub(crate) struct Hooked {
+pub(crate) struct Checked {
     pub plan: Arc<dyn ExecutionPlan>,
     pub account: Arc<WriteAccount>,
 }
@@ -70,34 +77,66 @@ impl Received {
         Self {
             plan,
             changes: None,
+            taken: None,
         }
     }
 
-    /// The new rows among those of a statement that changes rows; where the old ones are is noted.
+    /// Rows that come out of quarantine; which they are is noted.
+    pub(crate) fn replayed(plan: Arc<dyn ExecutionPlan>, columns: &SchemaRef) -> Self {
+        let taken = Arc::default();
+        let width = columns.fields().len();
+        let stage = Taking::new(&plan.schema(), width, Arc::clone(&taken));
+        Self {
+            plan: StageExec::plan(Arc::new(stage), plan, None),
+            changes: None,
+            taken: Some(taken),
+        }
+    }
+
+    /// The new rows among those of a statement that changes rows; where the old ones are is noted. With `places`,
+    /// each new row goes on with the place of the one it replaces.
     pub(crate) fn changed(
         plan: Arc<dyn ExecutionPlan>,
         change: &Arc<Change>,
         columns: &SchemaRef,
-    ) -> Result<Self> {
-        let noted = Arc::new(Slot::default());
-        let stage = ChangeExec::try_new(Arc::clone(change), columns, plan, Arc::clone(&noted))?;
-        Ok(Self {
-            plan: Arc::new(stage),
-            changes: Some(ChangeAccount {
-                change: Arc::clone(change),
-                noted,
-            }),
-        })
+        places: bool,
+    ) -> Self {
+        let changes = ChangeAccount {
+            change: Arc::clone(change),
+            noted: Arc::default(),
+        };
+        let stage = Changing::new(changes.clone(), columns, &plan.schema(), places);
+        Self {
+            plan: StageExec::plan(Arc::new(stage), plan, None),
+            changes: Some(changes),
+            taken: None,
+        }
     }
 
     pub(crate) fn validate(self, rules: Arc<TableRules>) -> Result<Validated> {
         let violations = Arc::new(Slot::default());
-        let stage = ValidateExec::try_new(Arc::clone(&rules), self.plan, Arc::clone(&violations))?;
+        let aside = Aside::default();
+        let stage = Validating::new(
+            Arc::clone(&rules),
+            &self.plan.schema(),
+            Arc::clone(&violations),
+            self.changes.clone(),
+        )?;
+        let sets_aside = rules.quarantines_invalid.then(|| Arc::clone(&aside));
         Ok(Validated {
-            plan: Arc::new(stage),
+            plan: StageExec::plan(Arc::new(stage), self.plan, sets_aside),
+            account: WriteAccount {
+                table: rules.table.clone(),
+                rules: Arc::clone(&rules),
+                violations,
+                changes: self.changes,
+                taken: self.taken,
+                hooks: Vec::new(),
+                quality: None,
+                aside,
+                quarantines: rules.quarantines_invalid,
+            },
             rules,
-            violations,
-            changes: self.changes,
         })
     }
 }
@@ -109,25 +148,59 @@ impl Validated {
         suppliers: &[Arc<dyn WriteHookSupplier>],
         context: &WriteContext,
     ) -> Result<Hooked> {
-        let mut plan = self.plan;
-        let mut hooks = Vec::new();
+        let Self {
+            mut plan,
+            mut account,
+            rules,
+        } = self;
         for supplier in suppliers {
-            let stage = HookStage::new(Arc::clone(supplier), context.clone());
+            let hook = HookStage::new(Arc::clone(supplier), context.clone());
             // Asked only whether it wants the write; the instance that works comes with the run.
-            if stage.create()?.is_some() {
-                let stage = Arc::new(stage);
-                let rules = Arc::clone(&self.rules);
-                plan = Arc::new(HookExec::new(Arc::clone(&stage), rules, plan));
-                hooks.push(stage);
+            if hook.create()?.is_some() {
+                let hook = Arc::new(hook);
+                let stage = Hooking::new(Arc::clone(&hook), Arc::clone(&rules), plan.schema());
+                plan = StageExec::plan(Arc::new(stage), plan, None);
+                account.hooks.push(hook);
             }
         }
-        let account = Arc::new(WriteAccount {
-            table: self.rules.table.clone(),
-            violations: self.violations,
-            changes: self.changes,
-            hooks,
-        });
-        Ok(Hooked { plan, account })
+        Ok(Hooked {
+            plan,
+            account,
+            rules,
+        })
+    }
+}
+
+impl Hooked {
+    /// Asks the rules of the table, if it has any.
+    pub(crate) fn check(self, compiled: Compiled) -> Checked {
+        let Self {
+            mut plan,
+            mut account,
+            rules,
+        } = self;
+        let places = plan.schema().fields().len() > rules.schema.fields().len();
+        if !compiled.is_empty() || places {
+            let compiled = Arc::new(compiled);
+            let quality = QualityAccount {
+                compiled: Arc::clone(&compiled),
+                evaluation: Arc::default(),
+            };
+            account.quarantines |= compiled.quarantines();
+            let sets_aside = compiled.quarantines().then(|| Arc::clone(&account.aside));
+            let stage = Checking::new(
+                Arc::clone(&rules.schema),
+                compiled,
+                Arc::clone(&quality.evaluation),
+                account.changes.clone(),
+            );
+            plan = StageExec::plan(Arc::new(stage), plan, sets_aside);
+            account.quality = Some(quality);
+        }
+        Checked {
+            plan,
+            account: Arc::new(account),
+        }
     }
 }
 
@@ -135,48 +208,111 @@ impl Validated {
 #[derive(Debug)]
 pub(crate) struct WriteAccount {
     table: String,
+    rules: Arc<TableRules>,
     violations: Arc<Slot<Violations>>,
     changes: Option<ChangeAccount>,
+    taken: Option<Arc<Slot<Taken>>>,
     hooks: Vec<Arc<HookStage>>,
+    quality: Option<QualityAccount>,
+    aside: Aside,
+    quarantines: bool,
+}
+
+#[derive(Debug)]
+struct QualityAccount {
+    compiled: Arc<Compiled>,
+    evaluation: Arc<Slot<Evaluation>>,
 }
 
 /// One run of a write. Dropping it unsettled closes the account: the rows were not accepted.
 #[derive(Debug)]
-pub(crate) struct WriteRun(Arc<WriteAccount>);
+pub(crate) struct WriteRun {
+    account: Arc<WriteAccount>,
+    aside: Option<Receiver<RecordBatch>>,
+}
 
 /// What an accepted run counted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Settled {
     pub rows_received: u64,
+    /// Rows that must have reached the files.
+    pub rows_written: u64,
+    pub rows_dropped: u64,
+    pub rows_quarantined: u64,
     pub hooks: Vec<HookReport>,
     /// Of a statement that changes rows.
     pub changed: Option<Changed>,
+    /// Rows of quarantine that were taken up, by the numbers of their files.
+    pub taken: HashMap<u32, RoaringTreemap>,
+    pub rules: Vec<RuleResult>,
+    pub metrics: Vec<MetricValue>,
+    /// Why the rules let nothing become visible.
+    pub refused: Option<Error>,
 }
 
 impl WriteAccount {
     /// Opens a run: called before any partition of the plan is executed.
-    pub(crate) fn begin(self: &Arc<Self>) -> Result<WriteRun> {
+    pub(crate) async fn begin(self: &Arc<Self>, context: &Arc<TaskContext>) -> Result<WriteRun> {
         self.violations.open(Violations::default())?;
         // From here on a failure drops the run, which closes what was opened.
-        let run = WriteRun(Arc::clone(self));
+        let mut run = WriteRun {
+            account: Arc::clone(self),
+            aside: None,
+        };
         if let Some(changes) = &self.changes {
-            changes.noted.open(Changes::default())?;
+            changes.noted.open(super::change::Changes::default())?;
+        }
+        if let Some(taken) = &self.taken {
+            taken.open(Taken::default())?;
         }
         for hook in &self.hooks {
             hook.open()?;
+        }
+        if let Some(quality) = &self.quality {
+            let evaluation = Evaluation::begin(&quality.compiled, context).await?;
+            quality.evaluation.open(evaluation)?;
+        }
+        if self.quarantines {
+            let (sender, receiver) = mpsc::channel(ASIDE_BATCHES);
+            self.aside.open(sender)?;
+            run.aside = Some(receiver);
         }
         Ok(run)
     }
 }
 
 impl WriteRun {
+    /// The rows for quarantine, where the table has one. They end when [`Self::aside_ends`] was called.
+    pub(crate) fn aside(&mut self) -> Option<Receiver<RecordBatch>> {
+        self.aside.take()
+    }
+
+    /// Called after the last row of every partition.
+    pub(crate) fn aside_ends(&self) {
+        self.account.aside.close();
+    }
+
+    /// What the rules must know of the writes before this one; None when they look at this one alone.
+    pub(crate) fn past(&self) -> Result<Option<Past>> {
+        let Some(quality) = &self.account.quality else {
+            return Ok(None);
+        };
+        let evaluation = quality.evaluation.current()?;
+        Ok(evaluation.looks_back().then(|| evaluation.past()))
+    }
+
     /// The verdict of every stage, in order: called after the last row of every partition and before
-    /// the commit. An error means that nothing may become visible.
-    pub(crate) fn settle(self) -> Result<Settled> {
-        let account = &self.0;
-        let rows_received = account.violations.current()?.verdict(&account.table)?;
-        let mut expected = rows_received;
-        let mut hooks = Vec::with_capacity(account.hooks.len());
+    /// the commit. An error means that nothing may become visible, and so does [`Settled::refused`].
+    pub(crate) fn settle(self, past: &Past) -> Result<Settled> {
+        let account = &self.account;
+        let validated = account.violations.current()?.verdict(&account.rules)?;
+        let mut settled = Settled {
+            rows_received: validated.received,
+            rows_quarantined: validated.quarantined,
+            rules: validated.results,
+            ..Settled::default()
+        };
+        let mut expected = validated.received - validated.quarantined;
         for hook in &account.hooks {
             let report = hook.finish()?;
             // No row may get lost between two stages without being counted by one of them.
@@ -187,159 +323,61 @@ impl WriteRun {
                 )));
             }
             expected = report.rows_out;
-            hooks.push(report);
+            settled.hooks.push(report);
         }
-        let changed = match &account.changes {
-            Some(changes) => {
-                let noted = changes.noted.current()?;
-                let changed = noted.verdict(&account.table, &changes.change)?;
-                if changed.inserted + changed.updated != rows_received {
-                    return Err(Error::internal(format!(
-                        "table {}: {} rows were changed, {rows_received} arrived",
-                        account.table,
-                        changed.inserted + changed.updated
-                    )));
-                }
-                Some(changed)
+        if let Some(quality) = &account.quality {
+            // A statement that only takes rows away writes none, so nothing is said of those it writes.
+            let all = account.changes.is_none() || validated.received > 0;
+            let found = quality.evaluation.current()?.settle(past, all)?;
+            let out = found.dropped + found.quarantined;
+            if found.asked != expected || out > expected {
+                return Err(Error::internal(format!(
+                    "table {}: {expected} rows went to the rules, {} arrived and {out} left",
+                    account.table, found.asked
+                )));
             }
-            None => None,
-        };
-        Ok(Settled {
-            rows_received,
-            hooks,
-            changed,
-        })
+            expected -= out;
+            settled.rows_dropped = found.dropped;
+            settled.rows_quarantined += found.quarantined;
+            settled.rules.extend(found.results);
+            settled.metrics = found.metrics;
+            settled.refused = found.refused;
+        }
+        settled.rows_written = expected;
+        if let Some(changes) = &account.changes {
+            let noted = changes.noted.current()?;
+            let (changed, passed) = noted.verdict(&account.table, &changes.change)?;
+            if passed != validated.received {
+                return Err(Error::internal(format!(
+                    "table {}: {passed} rows were changed, {} arrived",
+                    account.table, validated.received
+                )));
+            }
+            settled.changed = Some(changed);
+        }
+        if let Some(taken) = &account.taken {
+            settled.taken = taken.current()?.rows();
+        }
+        Ok(settled)
     }
 }
 
 impl Drop for WriteRun {
     fn drop(&mut self) {
-        self.0.violations.close();
-        if let Some(changes) = &self.0.changes {
+        let account = &self.account;
+        account.violations.close();
+        account.aside.close();
+        if let Some(changes) = &account.changes {
             changes.noted.close();
         }
-        for hook in &self.0.hooks {
+        if let Some(taken) = &account.taken {
+            taken.close();
+        }
+        for hook in &account.hooks {
             hook.close();
         }
-    }
-}
-
-/// The state of the run that is open, shared by all nodes and partitions of a stage.
-#[derive(Debug)]
-pub(super) struct Slot<T>(Mutex<Option<Arc<T>>>);
-
-impl<T> Default for Slot<T> {
-    fn default() -> Self {
-        Self(Mutex::new(None))
-    }
-}
-
-impl<T> Slot<T> {
-    pub(super) fn open(&self, state: T) -> Result<()> {
-        let mut slot = self.0.lock();
-        if slot.is_some() {
-            return Err(Error::internal("a write was begun while it was running"));
+        if let Some(quality) = &account.quality {
+            quality.evaluation.close();
         }
-        *slot = Some(Arc::new(state));
-        Ok(())
-    }
-
-    pub(super) fn current(&self) -> Result<Arc<T>> {
-        let slot = self.0.lock();
-        slot.clone()
-            .ok_or_else(|| Error::internal("a write stage was run outside of a write"))
-    }
-
-    pub(super) fn close(&self) {
-        *self.0.lock() = None;
-    }
-}
-
-/// How stages are rebuilt over another input.
-pub(super) const RECOMPUTE: ReplaceChildrenOptions =
-    ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-
-pub(super) fn one_child(
-    children: Vec<Arc<dyn ExecutionPlan>>,
-) -> PlanResult<Arc<dyn ExecutionPlan>> {
-    match <[_; 1]>::try_from(children) {
-        Ok([child]) => Ok(child),
-        Err(children) => Err(Error::internal(format!(
-            "a write stage has one input, not {}",
-            children.len()
-        ))
-        .into()),
-    }
-}
-
-/// Properties of a stage: as many partitions as its input, nothing said about values.
-pub(super) fn properties(
-    input: &Arc<dyn ExecutionPlan>,
-    schema: &SchemaRef,
-) -> Arc<PlanProperties> {
-    Arc::new(PlanProperties::new(
-        EquivalenceProperties::new(Arc::clone(schema)),
-        Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
-        input.pipeline_behavior(),
-        input.boundedness(),
-    ))
-}
-
-type Step = Box<dyn FnMut(RecordBatch) -> Result<Option<RecordBatch>> + Send>;
-
-/// One partition of a stage: a function from batch to batch, or to nothing.
-pub(super) struct StageStream {
-    input: SendableRecordBatchStream,
-    schema: SchemaRef,
-    step: Step,
-    /// Called once, when the input ended without error.
-    end: Option<Box<dyn FnOnce() + Send>>,
-    metrics: BaselineMetrics,
-}
-
-impl StageStream {
-    pub(super) fn boxed(
-        input: SendableRecordBatchStream,
-        schema: &SchemaRef,
-        metrics: (&ExecutionPlanMetricsSet, usize),
-        step: impl FnMut(RecordBatch) -> Result<Option<RecordBatch>> + Send + 'static,
-        end: impl FnOnce() + Send + 'static,
-    ) -> SendableRecordBatchStream {
-        Box::pin(Self {
-            input,
-            schema: Arc::clone(schema),
-            step: Box::new(step),
-            end: Some(Box::new(end)),
-            metrics: BaselineMetrics::new(metrics.0, metrics.1),
-        })
-    }
-}
-
-impl Stream for StageStream {
-    type Item = PlanResult<RecordBatch>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            let Some(batch) = ready!(self.input.poll_next_unpin(cx)?) else {
-                if let Some(end) = self.end.take() {
-                    end();
-                }
-                self.metrics.done();
-                return Poll::Ready(None);
-            };
-            let elapsed = self.metrics.elapsed_compute().clone();
-            let timer = elapsed.timer();
-            let batch = (self.step)(batch).map_err(DataFusionError::from)?;
-            timer.done();
-            if let Some(batch) = batch {
-                return Poll::Ready(Some(Ok(batch.record_output(&self.metrics))));
-            }
-        }
-    }
-}
-
-impl RecordBatchStream for StageStream {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
     }
 }

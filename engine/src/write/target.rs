@@ -1,17 +1,25 @@
 //! Where a write goes and under which terms: everything the write path may know of the engine.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
+use roaring::RoaringTreemap;
 
 use super::change::Change;
 use super::hook::WriteHookSupplier;
 use crate::clock::Ambient;
+use crate::error::{Error, Result};
+use crate::quality::metric::Partitioning;
+use crate::quality::record::Replayed;
+use crate::quality::rule::{self, Rule};
 use crate::settings::Settings;
 use crate::table::actions::{Metadata, Protocol};
 use crate::table::handle::Table;
+use crate::table::located::Located;
 use crate::table::snapshot::Snapshot;
+use crate::table::{partition, records};
 
 /// The terms of one write to one table, fixed when the statement is planned.
 #[derive(Clone)]
@@ -29,6 +37,8 @@ pub(crate) struct WriteTarget {
     pub condition: Option<String>,
     /// What new rows were made from, when they were made from this table.
     pub reads_itself: bool,
+    /// The rows of the table's quarantine that new rows are, where they are.
+    pub replays: Option<Arc<Located>>,
     /// What the table becomes when rows are first marked as deleted, if it may.
     pub vectors: Option<NewTable>,
     /// Name of the operation in the log.
@@ -58,6 +68,61 @@ impl WriteTarget {
             (None, Some(base)) => Some(&base.metadata),
             (None, None) => None,
         }
+    }
+
+    fn property(&self, key: &str) -> Option<&str> {
+        let configuration = &self.metadata()?.configuration;
+        configuration.get(key).map(String::as_str)
+    }
+
+    /// Whether this property of the table says true.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.property(key) == Some("true")
+    }
+
+    /// The rules of the table.
+    pub(super) fn rules(&self) -> Result<Vec<Rule>> {
+        match self.metadata() {
+            Some(metadata) => rule::rules(&self.name, &metadata.configuration),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// How metrics tell the partitions of the table apart.
+    pub(super) fn partitioning(&self) -> Result<Partitioning> {
+        let columns = self.partition_columns().iter();
+        let columns = columns.map(|name| {
+            self.schema.index_of(name).map_err(|error| {
+                Error::corrupt(format!(
+                    "table {}: partition column {name} is not a column of it",
+                    self.name
+                ))
+                .with_source(error)
+            })
+        });
+        Ok(Partitioning {
+            columns: columns.collect::<Result<_>>()?,
+            spell: partition::encode,
+        })
+    }
+
+    /// Rows of quarantine that were taken up, as the commit names them.
+    pub(super) fn replayed(&self, taken: &HashMap<u32, RoaringTreemap>) -> Result<Vec<Replayed>> {
+        let Some(located) = &self.replays else {
+            return Ok(Vec::new());
+        };
+        let files = located.files();
+        let mut replayed = Vec::with_capacity(taken.len());
+        for (number, rows) in taken {
+            let file = files.get(*number as usize).ok_or_else(|| {
+                Error::internal(format!(
+                    "a replayed row lies in file {number}, which was not read"
+                ))
+            })?;
+            replayed.push(records::replayed(&file.add.path, rows)?);
+        }
+        replayed.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        Ok(replayed)
     }
 
     pub(crate) fn partition_columns(&self) -> &[String] {

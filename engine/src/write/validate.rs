@@ -4,30 +4,28 @@
 //! asked, in this order, and a row is counted at the first that refuses it. The stage never fails on a row: it
 //! goes on counting, lets nothing further through, and the sink asks [`Violations`] for the verdict
 //! before it commits. So the error is exact over all partitions, and nothing of the write is visible.
+//!
+//! Where the table says so, such rows go to its quarantine instead, as they came, and the others go on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::Result as PlanResult;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
-    ReplaceChildrenOptions,
-};
 use parking_lot::Mutex;
 
 use super::cast::{Cast, CastFailure, lossless};
-use super::check::CompiledCheck;
-use super::stages::{Slot, StageStream, one_child, properties};
+use super::change::{ChangeAccount, Changes};
+use super::invalid::{Invalid, Refusal};
+use super::quality::spare;
+use super::stage::{Part, Slot, Stage, Step, Work};
 use crate::error::{Error, Result};
+use crate::quality::check::CompiledCheck;
+use crate::quality::failure::quarantine_schema;
+use crate::quality::record::RuleResult;
 
 /// What every row of a table must satisfy.
 #[derive(Debug, Clone)]
@@ -37,6 +35,8 @@ pub(crate) struct TableRules {
     /// Columns with their exact types; those that are not nullable are NOT NULL.
     pub schema: SchemaRef,
     pub checks: Vec<CompiledCheck>,
+    /// Whether rows that do not satisfy them go to quarantine, and the others on.
+    pub quarantines_invalid: bool,
 }
 
 impl TableRules {
@@ -50,25 +50,29 @@ impl TableRules {
 
 /// Casts and checks rows whose columns stand in the table's order.
 #[derive(Debug)]
-pub(crate) struct ValidateExec {
+pub(super) struct Validating {
     rules: Arc<TableRules>,
     casts: Arc<[Cast]>,
-    input: Arc<dyn ExecutionPlan>,
+    /// Columns of the table, and those that come along.
+    schema: SchemaRef,
     violations: Arc<Slot<Violations>>,
-    properties: Arc<PlanProperties>,
-    metrics: ExecutionPlanMetricsSet,
+    changes: Option<ChangeAccount>,
 }
 
-impl ValidateExec {
+impl Validating {
     /// Refuses at once what no row can satisfy: a wrong number of columns, types that never fit.
-    pub(super) fn try_new(
+    pub(super) fn new(
         rules: Arc<TableRules>,
-        input: Arc<dyn ExecutionPlan>,
+        given: &SchemaRef,
         violations: Arc<Slot<Violations>>,
+        changes: Option<ChangeAccount>,
     ) -> Result<Self> {
-        let given = input.schema();
         let (table, columns) = (&rules.table, rules.schema.fields());
-        if given.fields().len() != columns.len() {
+        let along: Vec<FieldRef> = match changes {
+            Some(_) => given.fields().iter().skip(columns.len()).cloned().collect(),
+            None => Vec::new(),
+        };
+        if given.fields().len() != columns.len() + along.len() {
             return Err(Error::invalid(format!(
                 "table {table} has {} columns, but {} were given",
                 columns.len(),
@@ -91,140 +95,132 @@ impl ValidateExec {
                 })
             })
             .collect::<Result<_>>()?;
-        let properties = properties(&input, &rules.schema);
+        let schema = match along.is_empty() {
+            true => Arc::clone(&rules.schema),
+            false => {
+                let all: Vec<FieldRef> = columns.iter().cloned().chain(along).collect();
+                Arc::new(Schema::new(all))
+            }
+        };
         Ok(Self {
             rules,
             casts,
-            input,
+            schema,
             violations,
-            properties,
-            metrics: ExecutionPlanMetricsSet::new(),
+            changes,
         })
     }
 }
 
-impl DisplayAs for ValidateExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Stage for Validating {
+    const NAME: &'static str = "ValidateExec";
+    type Work = Validation;
+
+    fn describe(&self) -> String {
         let not_null: Vec<&str> = self.rules.not_null().map(|(_, name)| name).collect();
         let checks: Vec<&str> = self.rules.checks.iter().map(|c| c.name.as_str()).collect();
-        write!(
-            f,
-            "ValidateExec: table={}, columns={}, not_null=[{}], checks=[{}]",
+        format!(
+            "table={}, columns={}, not_null=[{}], checks=[{}]",
             self.rules.table,
             self.rules.schema.fields().len(),
             not_null.join(", "),
             checks.join(", ")
         )
     }
-}
 
-impl ExecutionPlan for ValidateExec {
-    fn name(&self) -> &str {
-        "ValidateExec"
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    /// The order of an INSERT .. ORDER BY is the order in the files: no repartitioning for our sake.
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
-        &self,
-        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> PlanResult<TreeNodeRecursion>,
-    ) -> PlanResult<TreeNodeRecursion> {
-        for check in &self.rules.checks {
-            if f(check.predicate())? == TreeNodeRecursion::Stop {
-                return Ok(TreeNodeRecursion::Stop);
-            }
-        }
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
+    fn over(self: &Arc<Self>, input: &SchemaRef) -> Result<Arc<Self>> {
         let (rules, violations) = (Arc::clone(&self.rules), Arc::clone(&self.violations));
-        let stage = Self::try_new(rules, one_child(children)?, violations)?;
-        Ok(Arc::new(stage))
+        Self::new(rules, input, violations, self.changes.clone()).map(Arc::new)
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        self.replace_children(children, super::stages::RECOMPUTE)
+    fn expressions(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        let checks = self.rules.checks.iter();
+        checks.map(CompiledCheck::predicate).collect()
     }
 
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> PlanResult<SendableRecordBatchStream> {
+    fn begin(&self, part: Part) -> Result<Validation> {
         let violations = self.violations.current()?;
-        let partitions = self.input.output_partitioning().partition_count();
-        violations.partitions.store(partitions, Relaxed);
-        let received = MetricBuilder::new(&self.metrics).counter("rows_received", partition);
-        let work = Validation {
+        violations.partitions.store(part.of, Relaxed);
+        let changes = self.changes.as_ref();
+        let sets_aside = self.rules.quarantines_invalid;
+        Ok(Validation {
             rules: Arc::clone(&self.rules),
             casts: Arc::clone(&self.casts),
-            violations: Arc::clone(&violations),
-            partition,
-        };
-        Ok(StageStream::boxed(
-            self.input.execute(partition, context)?,
-            &self.rules.schema,
-            (&self.metrics, partition),
-            move |batch| {
-                received.add(batch.num_rows());
-                work.admit(batch)
-            },
-            move || {
-                violations.drained.fetch_add(1, Relaxed);
-            },
-        ))
-    }
-
-    fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+            schema: Arc::clone(&self.schema),
+            aside: sets_aside.then(|| quarantine_schema(&self.rules.schema)),
+            changes: changes.map(|changes| changes.noted.current()).transpose()?,
+            violations,
+            partition: part.number,
+        })
     }
 }
 
 /// The work of one partition.
-struct Validation {
+pub(super) struct Validation {
     rules: Arc<TableRules>,
     casts: Arc<[Cast]>,
+    schema: SchemaRef,
+    /// Columns of quarantine, where invalid rows go there.
+    aside: Option<SchemaRef>,
+    changes: Option<Arc<Changes>>,
     violations: Arc<Violations>,
     partition: usize,
 }
 
-impl Validation {
+impl Work for Validation {
     /// The batch as rows of the table; nothing once any row of the write was refused.
-    fn admit(&self, batch: RecordBatch) -> Result<Option<RecordBatch>> {
-        let rows = batch.num_rows() as u64;
-        self.violations.received.fetch_add(rows, Relaxed);
-
-        let batch = self.checked(self.cast(self.required(batch)?)?)?;
-        let passes = batch.num_rows() > 0 && !self.violations.any.load(Relaxed);
-        Ok(passes.then_some(batch))
+    fn step(&mut self, batch: RecordBatch) -> Result<Step> {
+        let rows = batch.num_rows();
+        self.violations.received.fetch_add(rows as u64, Relaxed);
+        let mut refused = Refused::none(rows, self.aside.is_some());
+        let given = batch.clone();
+        let batch = self.required(batch, &mut refused)?;
+        let batch = self.cast(batch, &mut refused)?;
+        let batch = self.checked(batch, &mut refused)?;
+        let Some(schema) = &self.aside else {
+            let passes = batch.num_rows() > 0 && !self.violations.any.load(Relaxed);
+            return Ok(Step {
+                on: passes.then_some(batch),
+                aside: None,
+            });
+        };
+        let aside = match refused.invalid.is_empty() {
+            true => None,
+            false => {
+                if let Some(changes) = &self.changes {
+                    spare(changes, &given, &self.rules.schema, &refused.out(rows))?;
+                }
+                let invalid = Invalid {
+                    rules: &self.rules,
+                    casts: &self.casts,
+                    refusals: &refused.invalid,
+                };
+                let rows = invalid.set_aside(schema, &given)?;
+                let count = rows.num_rows() as u64;
+                self.violations.quarantined.fetch_add(count, Relaxed);
+                Some(rows)
+            }
+        };
+        Ok(Step {
+            on: (batch.num_rows() > 0).then_some(batch),
+            aside,
+        })
     }
 
+    fn end(self) -> Result<()> {
+        self.violations.drained.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
+
+impl Validation {
     /// Rows with a value wherever one must be.
-    fn required(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        let mut refused = Refused::none(batch.num_rows());
+    fn required(&self, batch: RecordBatch, refused: &mut Refused) -> Result<RecordBatch> {
+        refused.begin(batch.num_rows());
         for (at, name) in self.rules.not_null() {
             // A cast makes no NULLs, so those of the source are those of the table.
             let nulls = batch.column(at).logical_nulls();
@@ -232,76 +228,78 @@ impl Validation {
                 continue;
             };
             let rows: Vec<usize> = (0..nulls.len()).filter(|row| nulls.is_null(*row)).collect();
-            refused.add(&rows);
-            self.note(Place::Null(at), &rows, || {
-                format!("column {name} is NOT NULL and has no value")
-            });
+            let what = || format!("column {name} is NOT NULL and has no value");
+            self.refuse(refused, Place::Null(at), &rows, what);
         }
         self.without(refused, batch)
     }
 
     /// Rows in the types of the table.
-    fn cast(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        let (mut columns, refused) = self.cast_columns(&batch);
+    fn cast(&self, batch: RecordBatch, refused: &mut Refused) -> Result<RecordBatch> {
+        refused.begin(batch.num_rows());
+        let mut columns = self.cast_columns(&batch, refused);
         let mut batch = batch;
         if refused.count > 0 {
             // The rest fits; it is cast again only to count the checks it breaks.
             batch = self.without(refused, batch)?;
-            columns = self.cast_columns(&batch).0;
+            refused.begin(batch.num_rows());
+            columns = self.cast_columns(&batch, refused);
         }
+        let width = self.rules.schema.fields().len();
+        columns.extend_from_slice(&batch.columns()[width..]);
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(Arc::clone(&self.rules.schema), columns, &options)
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
             .map_err(|error| self.broken(error))
     }
 
-    fn cast_columns(&self, batch: &RecordBatch) -> (Vec<ArrayRef>, Refused) {
-        let mut refused = Refused::none(batch.num_rows());
+    fn cast_columns(&self, batch: &RecordBatch, refused: &mut Refused) -> Vec<ArrayRef> {
         let mut columns = Vec::with_capacity(batch.num_columns());
-        let schema = batch.schema_ref();
-        for (at, (column, cast)) in batch.columns().iter().zip(self.casts.iter()).enumerate() {
-            // A source may send another layout than it announced.
-            let cast = if column.data_type() == schema.field(at).data_type() {
-                cast.run(column)
-            } else {
-                lossless(column, self.rules.schema.field(at).data_type())
-            };
-            match cast {
+        for at in 0..self.rules.schema.fields().len() {
+            match cast_column(&self.rules, &self.casts, batch, at) {
                 Ok(column) => columns.push(column),
                 Err(failure) => {
-                    refused.add(&failure.rows);
-                    self.note(Place::Type(at), &failure.rows, || self.unfit(at, &failure));
+                    let what = || self.unfit(at, &failure);
+                    self.refuse(refused, Place::Type(at), &failure.rows, what);
                 }
             }
         }
-        (columns, refused)
+        columns
     }
 
     /// Rows for which every CHECK is TRUE.
-    fn checked(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        let mut refused = Refused::none(batch.num_rows());
+    fn checked(&self, batch: RecordBatch, refused: &mut Refused) -> Result<RecordBatch> {
+        refused.begin(batch.num_rows());
         for (at, check) in self.rules.checks.iter().enumerate() {
             let rows = check.broken_by(&self.rules.table, &batch)?;
             if let Some(first) = rows.first() {
-                refused.add(&rows);
-                self.note(Place::Check(at), &rows, || check.describe(&batch, *first));
+                let what = || check.describe(&batch, *first);
+                self.refuse(refused, Place::Check(at), &rows, what);
             }
         }
         self.without(refused, batch)
     }
 
-    fn without(&self, refused: Refused, batch: RecordBatch) -> Result<RecordBatch> {
+    /// Counts `rows` as refused; where they are quarantined, each with its reason.
+    fn refuse(
+        &self,
+        refused: &mut Refused,
+        place: Place,
+        rows: &[usize],
+        what: impl FnOnce() -> String,
+    ) {
+        refused.add(rows, place);
+        self.violations
+            .note(place, rows.len() as u64, self.partition, what);
+    }
+
+    fn without(&self, refused: &mut Refused, batch: RecordBatch) -> Result<RecordBatch> {
         if refused.count == 0 {
             return Ok(batch);
         }
         let refused_rows = refused.count as u64;
         self.violations.refused.fetch_add(refused_rows, Relaxed);
-        let kept = BooleanArray::from(refused.kept);
+        let kept = refused.taken_out();
         filter_record_batch(&batch, &kept).map_err(|error| self.broken(error))
-    }
-
-    fn note(&self, place: Place, rows: &[usize], what: impl FnOnce() -> String) {
-        self.violations
-            .note(place, rows.len() as u64, self.partition, what);
     }
 
     fn unfit(&self, at: usize, failure: &CastFailure) -> String {
@@ -320,36 +318,102 @@ impl Validation {
     }
 }
 
+/// A column of the rows given, in the type of the table's.
+pub(super) fn cast_column(
+    rules: &TableRules,
+    casts: &[Cast],
+    batch: &RecordBatch,
+    at: usize,
+) -> std::result::Result<ArrayRef, CastFailure> {
+    let column = batch.column(at);
+    // A source may send another layout than it announced, and a plan was made for what it announced.
+    match casts.get(at) {
+        Some(cast) if column.data_type() == batch.schema_ref().field(at).data_type() => {
+            cast.run(column)
+        }
+        _ => lossless(column, rules.schema.field(at).data_type()),
+    }
+}
+
 /// Rows of one batch that do not go on.
 struct Refused {
+    /// Of the rows that are left.
     kept: Vec<bool>,
     count: usize,
+    /// Where the rows that are left were in the batch as it came; only where somebody asks.
+    places: Option<Vec<usize>>,
+    /// All rows that were taken out, by their places, where somebody asks.
+    invalid: Vec<Refusal>,
 }
 
 impl Refused {
-    fn none(rows: usize) -> Self {
+    fn none(rows: usize, told: bool) -> Self {
         Self {
-            kept: vec![true; rows],
+            kept: Vec::new(),
             count: 0,
+            places: told.then(|| (0..rows).collect()),
+            invalid: Vec::new(),
         }
     }
 
-    fn add(&mut self, rows: &[usize]) {
+    fn begin(&mut self, rows: usize) {
+        self.kept = vec![true; rows];
+        self.count = 0;
+    }
+
+    fn add(&mut self, rows: &[usize], place: Place) {
         for row in rows {
             self.count += usize::from(std::mem::take(&mut self.kept[*row]));
+            if let Some(places) = &self.places {
+                self.invalid.push(Refusal {
+                    row: places[*row],
+                    place,
+                });
+            }
         }
+    }
+
+    fn taken_out(&mut self) -> BooleanArray {
+        if let Some(places) = &mut self.places {
+            let mut kept = self.kept.iter();
+            places.retain(|_| kept.next().copied().unwrap_or(true));
+        }
+        BooleanArray::from(std::mem::take(&mut self.kept))
+    }
+
+    /// Which of the rows that came are taken out.
+    fn out(&self, rows: usize) -> BooleanArray {
+        let mut out = vec![false; rows];
+        for refusal in &self.invalid {
+            out[refusal.row] = true;
+        }
+        BooleanArray::from(out)
     }
 }
 
 /// Why rows are refused, in the order in which an error tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+pub(super) enum Place {
     /// No value in this column.
     Null(usize),
     /// A value that does not fit this column.
     Type(usize),
     /// A row that breaks this constraint.
     Check(usize),
+}
+
+impl Place {
+    /// What results and quarantine call it.
+    pub(super) fn rule(self, rules: &TableRules) -> String {
+        match self {
+            Self::Null(at) => format!("not null({})", rules.schema.field(at).name()),
+            Self::Type(at) => format!("cast({})", rules.schema.field(at).name()),
+            Self::Check(at) => match rules.checks.get(at) {
+                Some(check) => format!("check {}", check.name),
+                None => "check".to_owned(),
+            },
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -360,11 +424,21 @@ struct Tally {
     what: String,
 }
 
+/// What became of the rows of a write.
+#[derive(Debug, Default)]
+pub(super) struct Validated {
+    pub received: u64,
+    pub quarantined: u64,
+    /// What sent rows to quarantine.
+    pub results: Vec<RuleResult>,
+}
+
 /// What all partitions of one run have seen.
 #[derive(Debug, Default)]
 pub(crate) struct Violations {
     received: AtomicU64,
     refused: AtomicU64,
+    quarantined: AtomicU64,
     any: AtomicBool,
     tallies: Mutex<BTreeMap<Place, Tally>>,
     partitions: AtomicUsize,
@@ -394,8 +468,9 @@ impl Violations {
         }
     }
 
-    /// How many rows were received, if all of them were seen and none was refused.
-    pub(super) fn verdict(&self, table: &str) -> Result<u64> {
+    /// What became of the rows, if all of them were seen and none holds up the write.
+    pub(super) fn verdict(&self, rules: &TableRules) -> Result<Validated> {
+        let table = &rules.table;
         let (drained, partitions) = (self.drained.load(Relaxed), self.partitions.load(Relaxed));
         if drained == 0 || drained != partitions {
             return Err(Error::internal(format!(
@@ -404,12 +479,28 @@ impl Violations {
         }
         let received = self.received.load(Relaxed);
         let tallies = self.tallies.lock();
+        if rules.quarantines_invalid {
+            let results = tallies.iter();
+            return Ok(Validated {
+                received,
+                quarantined: self.quarantined.load(Relaxed),
+                results: results
+                    .map(|(place, tally)| {
+                        let name = place.rule(rules);
+                        RuleResult::of_table(name, received, tally.rows, tally.what.clone())
+                    })
+                    .collect(),
+            });
+        }
         let mut told = tallies.values().map(|tally| {
             let rows = if tally.rows == 1 { "row" } else { "rows" };
             format!("{} ({} {rows})", tally.what, tally.rows)
         });
         let Some(first) = told.next() else {
-            return Ok(received);
+            return Ok(Validated {
+                received,
+                ..Validated::default()
+            });
         };
         let refused = self.refused.load(Relaxed);
         let error = Error::rejected(format!(

@@ -42,7 +42,7 @@ pub(in crate::session) struct ChangeRows {
 
 impl ChangeRows {
     /// `input`: columns of the table, places, what to do.
-    pub(super) fn plan(
+    pub(in crate::session) fn plan(
         verb: &'static str,
         table: VersionedTable,
         input: LogicalPlan,

@@ -1,8 +1,7 @@
-//! What rests on a table's columns: constraints, views and functions. A change they could not live with is refused.
+//! What rests on a table's columns: constraints, rules, views and functions. A change they could not live with is refused.
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::ViewTable;
@@ -10,38 +9,57 @@ use datafusion::logical_expr::Expr;
 
 use super::draft::Draft;
 use crate::error::{Error, Result};
+use crate::quality::check;
+use crate::quality::compile::{self, Terms};
 use crate::session::dependents::{self, Object};
 use crate::session::scope::{Opened, Scope};
+use crate::session::{constraint, references};
 use crate::sql;
 use crate::table::snapshot::Snapshot;
-use crate::write::check;
 
-/// Refuses a new schema under which a constraint no longer says anything, or, with `retyped`, the place of a
-/// column whose type changes, may say something else: `a / 2` is another number for another type of `a`.
-pub(super) fn constraints(
+/// Refuses a draft under which a constraint no longer says anything, or, with `retyped`, the place of a column whose
+/// type changes, may say something else: `a / 2` is another number for another type of `a`. A rule that is disabled
+/// must be able to come back, so it counts too, and so do rules of other tables that refer to this one.
+pub(super) async fn constraints(
     scope: &Arc<Scope>,
     opened: &Opened,
-    schema: &SchemaRef,
+    draft: &Draft<'_>,
     retyped: Option<usize>,
     what: &str,
 ) -> Result<()> {
-    let state = scope.state();
+    let (state, schema) = (scope.state(), draft.schema());
+    let refuse = |constraint: &str, name: &str, text: &str| {
+        Err(
+            Error::invalid(format!("{what}: {constraint} {name} ({text}) uses it")).with_hint(
+                format!(
+                    "ALTER TABLE {} DROP CONSTRAINT {} first",
+                    opened.name,
+                    sql::quoted(name)
+                ),
+            ),
+        )
+    };
     for (name, text) in opened.snapshot.checks() {
-        let compiled = check::compile(&state, &opened.name, name, text, schema);
+        let compiled = check::compile(&state, &opened.name, name, text, &schema);
         let kept = compiled.is_ok_and(|check| !retyped.is_some_and(|at| check.reads(at)));
         if !kept {
-            return Err(
-                Error::invalid(format!("{what}: CHECK {name} ({text}) uses it")).with_hint(
-                    format!(
-                        "ALTER TABLE {} DROP CONSTRAINT {} first",
-                        opened.name,
-                        sql::quoted(name)
-                    ),
-                ),
-            );
+            return refuse("CHECK", name, text);
         }
     }
-    Ok(())
+    let terms = Terms {
+        state: &state,
+        table: &opened.name,
+        schema: &schema,
+        partitioning: &constraint::partitioning(&schema, &draft.metadata.partition_columns),
+    };
+    for rule in constraint::rules(opened)? {
+        let read = compile::reads(terms, &rule).await;
+        let kept = read.is_ok_and(|columns| !retyped.is_some_and(|at| columns.contains(&at)));
+        if !kept {
+            return refuse("rule", &rule.name, &rule.expect);
+        }
+    }
+    references::survive(scope, &opened.schema, &opened.table, &schema, what).await
 }
 
 /// Refuses a draft under which a view or function that works now would not. One that is broken already stands in

@@ -3,7 +3,7 @@
 //!
 //! - `edit`: a column found by its path
 //! - `draft`: the next metadata, and the features of the protocol it needs
-//! - `dependants`: constraints and views, which a change must leave working
+//! - `dependants`: constraints, rules and views, which a change must leave working
 
 mod dependants;
 mod draft;
@@ -15,7 +15,8 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::sql::sqlparser::ast::{self, Ident};
 
 pub(super) use self::draft::Draft;
-use super::alter::{amend, violations};
+use super::alter::amend;
+use super::constraint::violations;
 use super::scope::{Opened, Scope};
 use super::{columns, types};
 use crate::error::{Error, ErrorKind, Result};
@@ -95,7 +96,7 @@ pub(super) async fn drop(
             "{what}: all others are partition columns, and files need one of their own"
         )));
     }
-    dependants::constraints(scope, opened, &draft.schema(), None, &what)?;
+    dependants::constraints(scope, opened, &draft, None, &what).await?;
     dependants::users(scope, opened, &draft, &what).await?;
     target.rest_is_in_files(&draft, &what).await?;
     amend(scope, opened, "DROP COLUMNS", draft.finish()?, false).await
@@ -136,7 +137,7 @@ pub(super) async fn rename(
             }
         }
     }
-    dependants::constraints(scope, opened, &draft.schema(), None, &what)?;
+    dependants::constraints(scope, opened, &draft, None, &what).await?;
     dependants::users(scope, opened, &draft, &what).await?;
     amend(scope, opened, "RENAME COLUMN", draft.finish()?, false).await
 }
@@ -234,9 +235,8 @@ async fn retype(
     let mut draft = Draft::of(scope, opened);
     draft.widen_types(&what)?;
     target.replace(&mut draft, |field| widening::widen(&field, to))?;
-    let schema = draft.schema();
     let root = opened.snapshot.schema.index_of(target.root()).ok();
-    dependants::constraints(scope, opened, &schema, root, &what)?;
+    dependants::constraints(scope, opened, &draft, root, &what).await?;
     dependants::users(scope, opened, &draft, &what).await?;
     amend(scope, opened, "CHANGE COLUMN", draft.finish()?, false).await
 }

@@ -289,6 +289,7 @@ impl Scope {
             change: None,
             condition: None,
             reads_itself: false,
+            replays: None,
             vectors: None,
             operation,
             batch_id: self.batch_id,

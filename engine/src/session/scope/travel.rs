@@ -51,7 +51,9 @@ impl Scope {
         let table = self.engine.table(entry)?;
         let snapshot = self.snapshot_at(&table, &full, at).await?;
         Ok(match kind {
-            Some(kind) => Arc::new(MetadataTable::new(kind, snapshot, table.root.clone())),
+            Some(kind) => {
+                Arc::new(MetadataTable::new(kind, snapshot, table.root.clone()).of_the_past())
+            }
             None => Arc::new(table.provider(&full, snapshot)),
         })
     }
@@ -99,7 +101,8 @@ impl Scope {
         Ok(Arc::new(table.provider(&full, Arc::new(feed))))
     }
 
-    async fn snapshot_at(
+    /// The version of a table that a clause chooses.
+    pub(in crate::session) async fn snapshot_at(
         self: &Arc<Self>,
         table: &Table,
         full: &str,

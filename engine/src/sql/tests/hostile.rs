@@ -126,6 +126,16 @@ const WORDS: &[&str] = &[
     "COMPUTE",
     "STATISTICS",
     "COLUMNS",
+    "EXPECT",
+    "REFERENCES",
+    "PER",
+    "VIOLATION",
+    "QUARANTINE",
+    "ROW",
+    "QUALITY",
+    "REPLAY",
+    "SUGGEST",
+    "CONSTRAINTS",
     "t",
     "a",
     "b",
@@ -244,6 +254,12 @@ const WHOLE: &[&str] = &[
     "VACUUM TABLE t RETAIN 1.5 HOURS DRY RUN",
     "RESTORE TABLE t TO TIMESTAMP AS OF now() - INTERVAL '1 day'",
     "ANALYZE TABLE t COMPUTE STATISTICS FOR ALL COLUMNS",
+    "CREATE TABLE t (a INT, CONSTRAINT p EXPECT (a >= 0 OR a IS NULL) ON NULL VIOLATE ON VIOLATION QUARANTINE ROW, CONSTRAINT r EXPECT ((a, \"b\") REFERENCES s.u (x, y)) ON VIOLATION DROP ROW)",
+    "ALTER TABLE t ADD CONSTRAINT m EXPECT (count(*) FILTER (WHERE a) BETWEEN 0.5 * previous(count(*)) AND 2) PER PARTITION OVER INPUT ON VIOLATION WARN NOT VALID",
+    "CHECK TABLE s.t FOR TIMESTAMP AS OF now() - INTERVAL '1 day' CONSTRAINT \"p\"",
+    "EXPLAIN QUALITY INSERT INTO t SELECT * FROM u VERSION AS OF 3",
+    "REPLAY QUARANTINE s.t SET a = abs(a), b = DEFAULT WHERE _id IN (SELECT x FROM u) AND a < 0",
+    "SUGGEST CONSTRAINTS FOR TABLE s.t",
 ];
 
 /// Words, numbers, quoted text and signs, each with the white space before it.
@@ -349,6 +365,7 @@ fn deep_nesting_is_refused() {
                 ("SELECT CAST(a AS ARRAY<", "INT", ">)"),
                 ("UPDATE t SET a = ", "(1", ")"),
                 ("EXPLAIN ANALYZE ", "DELETE FROM t", ""),
+                ("EXPLAIN QUALITY ", "DELETE FROM t", ""),
                 ("PREPARE p AS ", "TRUNCATE t", ""),
             ] {
                 error(&format!(
@@ -372,6 +389,9 @@ fn deep_nesting_is_refused() {
                 "MERGE INTO t USING s ON true WHEN NOT MATCHED THEN INSERT VALUES (NEST)",
                 "INSERT INTO t REPLACE WHERE NEST SELECT 1",
                 "OPTIMIZE t WHERE NEST",
+                "ALTER TABLE t ADD CONSTRAINT c EXPECT (NEST)",
+                "CHECK TABLE t TIMESTAMP AS OF NEST",
+                "REPLAY QUARANTINE t SET a = NEST WHERE b",
                 "RESTORE t TO TIMESTAMP AS OF NEST",
             ] {
                 let nest = format!("{}1{}", "(".repeat(depth), ")".repeat(depth));

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    ArrayRef, BooleanArray, Int64Array, Int64Builder, MapBuilder, MapFieldNames, RecordBatch,
-    RecordBatchOptions, StringArray, StringBuilder, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Float64Array, Int64Array, Int64Builder, ListBuilder, MapBuilder,
+    MapFieldNames, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
+    TimestampMicrosecondArray, UInt64Array,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::Result;
@@ -23,8 +24,8 @@ pub(super) const BATCH_ROWS: usize = 4096;
 
 type Values<T> = dyn Fn(&[T]) -> Result<ArrayRef> + Send + Sync;
 
-/// Columns of a relation whose rows are made of `T`.
-pub(super) struct Columns<T>(Vec<Column<T>>);
+/// Columns of a relation, or of a statement's answer, whose rows are made of `T`.
+pub(crate) struct Columns<T>(Vec<Column<T>>);
 
 struct Column<T> {
     field: Field,
@@ -41,7 +42,7 @@ impl<T> Clone for Column<T> {
 }
 
 impl<T: Send + Sync + 'static> Columns<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
 
@@ -49,8 +50,24 @@ impl<T: Send + Sync + 'static> Columns<T> {
         self.0.iter().map(|column| column.field.clone()).collect()
     }
 
+    pub(crate) fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.fields()))
+    }
+
+    /// These rows in these columns.
+    pub(crate) fn batch(&self, rows: &[T]) -> Result<RecordBatch> {
+        let arrays = self.0.iter().map(|column| (column.values)(rows));
+        let arrays = arrays.collect::<Result<Vec<_>>>()?;
+        let count = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(RecordBatch::try_new_with_options(
+            self.schema(),
+            arrays,
+            &count,
+        )?)
+    }
+
     /// A column of any type.
-    pub(super) fn column(
+    pub(crate) fn column(
         mut self,
         name: &str,
         data_type: DataType,
@@ -63,7 +80,7 @@ impl<T: Send + Sync + 'static> Columns<T> {
         self
     }
 
-    pub(super) fn text(
+    pub(crate) fn text(
         self,
         name: &str,
         value: impl Fn(&T) -> Option<String> + Send + Sync + 'static,
@@ -73,7 +90,7 @@ impl<T: Send + Sync + 'static> Columns<T> {
         })
     }
 
-    pub(super) fn number(
+    pub(crate) fn number(
         self,
         name: &str,
         value: impl Fn(&T) -> Option<i64> + Send + Sync + 'static,
@@ -83,7 +100,29 @@ impl<T: Send + Sync + 'static> Columns<T> {
         })
     }
 
-    pub(super) fn truth(
+    /// A number with a fraction.
+    pub(crate) fn float(
+        self,
+        name: &str,
+        value: impl Fn(&T) -> Option<f64> + Send + Sync + 'static,
+    ) -> Self {
+        self.column(name, DataType::Float64, move |rows| {
+            Ok(Arc::new(rows.iter().map(&value).collect::<Float64Array>()))
+        })
+    }
+
+    /// A number that is never below zero.
+    pub(crate) fn count(
+        self,
+        name: &str,
+        value: impl Fn(&T) -> Option<u64> + Send + Sync + 'static,
+    ) -> Self {
+        self.column(name, DataType::UInt64, move |rows| {
+            Ok(Arc::new(rows.iter().map(&value).collect::<UInt64Array>()))
+        })
+    }
+
+    pub(crate) fn truth(
         self,
         name: &str,
         value: impl Fn(&T) -> Option<bool> + Send + Sync + 'static,
@@ -94,7 +133,7 @@ impl<T: Send + Sync + 'static> Columns<T> {
     }
 
     /// An instant, of milliseconds since the epoch.
-    pub(super) fn instant(
+    pub(crate) fn instant(
         self,
         name: &str,
         millis: impl Fn(&T) -> Option<i64> + Send + Sync + 'static,
@@ -108,7 +147,7 @@ impl<T: Send + Sync + 'static> Columns<T> {
     }
 
     /// A map from text to text.
-    pub(super) fn texts(
+    pub(crate) fn texts(
         self,
         name: &str,
         entries: impl Fn(&T) -> Option<BTreeMap<String, Option<String>>> + Send + Sync + 'static,
@@ -131,8 +170,27 @@ impl<T: Send + Sync + 'static> Columns<T> {
         })
     }
 
+    /// A list of texts.
+    pub(crate) fn list(
+        self,
+        name: &str,
+        items: impl Fn(&T) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        let data_type = DataType::new_list(DataType::Utf8, true);
+        self.column(name, data_type, move |rows| {
+            let mut lists = ListBuilder::new(StringBuilder::new());
+            for row in rows {
+                for item in items(row) {
+                    lists.values().append_value(item);
+                }
+                lists.append(true);
+            }
+            Ok(Arc::new(lists.finish()))
+        })
+    }
+
     /// A map from text to whole numbers.
-    pub(super) fn numbers(
+    pub(crate) fn numbers(
         self,
         name: &str,
         entries: impl Fn(&T) -> Option<BTreeMap<String, i64>> + Send + Sync + 'static,
@@ -179,10 +237,10 @@ impl<T: Send + Sync + 'static> Columns<T> {
         limit: Option<usize>,
         rows: impl Fn() -> BoxStream<'static, Result<Vec<T>>> + Send + Sync + 'static,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let schema = Arc::new(Schema::new(self.fields()));
+        let schema = self.schema();
         let relation = Relation {
             schema: Arc::clone(&schema),
-            columns: self.0.into(),
+            columns: Arc::new(self),
             rows: Box::new(rows),
         };
         let plan = StreamingTableExec::try_new(
@@ -218,7 +276,7 @@ type Rows<T> = dyn Fn() -> BoxStream<'static, Result<Vec<T>>> + Send + Sync;
 
 struct Relation<T> {
     schema: SchemaRef,
-    columns: Arc<[Column<T>]>,
+    columns: Arc<Columns<T>>,
     rows: Box<Rows<T>>,
 }
 
@@ -236,17 +294,8 @@ impl<T: Send + Sync + 'static> PartitionStream for Relation<T> {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (schema, columns) = (Arc::clone(&self.schema), Arc::clone(&self.columns));
-        let batches = (self.rows)().map(move |rows| {
-            let rows = rows?;
-            let arrays = columns
-                .iter()
-                .map(|column| (column.values)(&rows))
-                .collect::<Result<Vec<_>>>()?;
-            let count = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-            let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &count)?;
-            Ok(batch)
-        });
+        let columns = Arc::clone(&self.columns);
+        let batches = (self.rows)().map(move |rows| columns.batch(&rows?));
         Box::pin(RecordBatchStreamAdapter::new(
             Arc::clone(&self.schema),
             batches,

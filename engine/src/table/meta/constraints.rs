@@ -1,7 +1,10 @@
-//! `t$constraints`: what every row of the table satisfies.
+//! `t$constraints`: what every row of the table satisfies, and what is asked of rows that are written.
 
-use super::super::snapshot::Snapshot;
+use super::super::snapshot::{Snapshot, TableRoot};
 use super::column::Columns;
+use super::metrics::over;
+use crate::error::Result;
+use crate::quality::rule::{self, OnNull, OnViolation, Rule, RuleKind};
 use crate::sql;
 
 #[derive(Debug, Clone)]
@@ -11,6 +14,13 @@ pub(super) struct Constraint {
     /// The one column it is about.
     column: Option<String>,
     expression: String,
+    action: OnViolation,
+    on_null: Option<OnNull>,
+    enabled: bool,
+    /// Whether the rows that were there before it satisfy it too.
+    validated: bool,
+    /// What else is kept of a rule; other writers know of NOT NULL and CHECK, and keep no more of them.
+    rule: Option<Rule>,
 }
 
 pub(super) fn columns() -> Columns<Constraint> {
@@ -19,26 +29,60 @@ pub(super) fn columns() -> Columns<Constraint> {
         .text("kind", |of| Some(of.kind.to_owned()))
         .text("column_name", |of| of.column.clone())
         .text("expression", |of| Some(of.expression.clone()))
+        .text("action", |of| Some(of.action.sql().to_owned()))
+        .text("on_null", |of| Some(of.on_null?.sql().to_owned()))
+        .truth("per_partition", |of| Some(of.rule.as_ref()?.per_partition))
+        .text("over", |of| {
+            let rule = of.rule.as_ref()?;
+            (rule.kind == RuleKind::Metric).then(|| over(rule.over).to_owned())
+        })
+        .truth("enabled", |of| Some(of.enabled))
+        .truth("validated", |of| Some(of.validated))
+        .number("since_version", |of| {
+            i64::try_from(of.rule.as_ref()?.since_version).ok()
+        })
+        .text("author", |of| of.rule.as_ref()?.author.clone())
+        .text("fingerprint", |of| {
+            Some(of.rule.as_ref()?.fingerprint.clone())
+        })
 }
 
-/// NOT NULL first, in the order of the columns; it has no name but that of its column.
-pub(super) fn of(snapshot: &Snapshot) -> Vec<Constraint> {
-    let not_null = snapshot
-        .schema
-        .fields()
-        .iter()
-        .filter(|field| !field.is_nullable())
-        .map(|field| Constraint {
-            name: field.name().clone(),
-            kind: "NOT NULL",
-            column: Some(field.name().clone()),
-            expression: format!("{} IS NOT NULL", sql::quoted(field.name())),
-        });
-    let checks = snapshot.checks().map(|(name, text)| Constraint {
+/// NOT NULL first, in the order of the columns; it has no name but that of its column. Then CHECK, then rules.
+pub(super) fn of(snapshot: &Snapshot, root: &TableRoot) -> Result<Vec<Constraint>> {
+    let holds = |name: &str, kind, expression: String| Constraint {
         name: name.to_owned(),
-        kind: "CHECK",
+        kind,
         column: None,
-        expression: text.to_owned(),
+        expression,
+        action: OnViolation::Fail,
+        on_null: None,
+        enabled: true,
+        validated: true,
+        rule: None,
+    };
+    let fields = snapshot.schema.fields().iter();
+    let not_null = fields.filter(|field| !field.is_nullable()).map(|field| {
+        let expression = format!("{} IS NOT NULL", sql::quoted(field.name()));
+        Constraint {
+            column: Some(field.name().clone()),
+            ..holds(field.name(), "NOT NULL", expression)
+        }
     });
-    not_null.chain(checks).collect()
+    let checks = snapshot.checks().map(|(name, text)| Constraint {
+        on_null: Some(OnNull::Violate),
+        ..holds(name, "CHECK", text.to_owned())
+    });
+    let rules = rule::rules(&root.url(), &snapshot.metadata.configuration)?;
+    let rules = rules.into_iter().map(|rule| Constraint {
+        name: rule.name.clone(),
+        kind: rule.kind.word(),
+        column: None,
+        expression: rule.expect.clone(),
+        action: rule.on_violation,
+        on_null: Some(rule.on_null),
+        enabled: rule.enabled,
+        validated: rule.validated,
+        rule: Some(rule),
+    });
+    Ok(not_null.chain(checks).chain(rules).collect())
 }

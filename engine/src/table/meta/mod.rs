@@ -1,4 +1,5 @@
-//! What a table says of itself, as relations: read from a snapshot and the log, never from a data file.
+//! What a table says of itself, as relations: read from a snapshot and the log, never from a data file. Only
+//! quarantined rows have files, of their own.
 //!
 //! | file | relation | a row is |
 //! | --- | --- | --- |
@@ -6,7 +7,12 @@
 //! | `files` | `t$files` | a live data file |
 //! | `partitions` | `t$partitions` | the live files with the same partition values |
 //! | `properties` | `t$properties` | a property, or a feature of the protocol |
-//! | `constraints` | `t$constraints` | a CHECK or NOT NULL |
+//! | `constraints` | `t$constraints` | a CHECK, NOT NULL or rule |
+//! | `quality` | `t$quality` | what a write said of a rule |
+//! | `metrics` | `t$metrics` | a number about the rows of a write |
+//! | `quarantine` | `t$quarantine` | a row that a rule kept out of the table |
+//!
+//! `lenient` reads files of rows that were meant for other columns.
 //!
 //! `column` is what they are written in: a column is a name, a type, and how its value is told from a
 //! row. Columns that a query does not name are never made.
@@ -15,19 +21,26 @@ mod column;
 mod constraints;
 mod files;
 mod history;
+mod lenient;
+mod metrics;
 mod partitions;
 mod properties;
+mod quality;
+mod quarantine;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
-use self::column::Columns;
+pub(crate) use self::column::Columns;
+pub(crate) use self::quarantine::QuarantineTable;
+use super::records::Record;
+use super::retention;
 use super::snapshot::{Snapshot, TableRoot};
 
 /// The relations that every versioned table has beside its rows.
@@ -38,15 +51,21 @@ pub(crate) enum Kind {
     Partitions,
     Properties,
     Constraints,
+    Quality,
+    Metrics,
+    Quarantine,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::History,
         Self::Files,
         Self::Partitions,
         Self::Properties,
         Self::Constraints,
+        Self::Quality,
+        Self::Metrics,
+        Self::Quarantine,
     ];
 
     /// What stands behind the table's name and a `$`.
@@ -57,6 +76,9 @@ impl Kind {
             Self::Partitions => "partitions",
             Self::Properties => "properties",
             Self::Constraints => "constraints",
+            Self::Quality => "quality",
+            Self::Metrics => "metrics",
+            Self::Quarantine => "quarantine",
         }
     }
 
@@ -72,23 +94,56 @@ pub(crate) struct MetadataTable {
     snapshot: Arc<Snapshot>,
     root: TableRoot,
     schema: SchemaRef,
+    /// Whether a statement chose the version, so that what came after it is not told.
+    of_the_past: bool,
 }
 
 impl MetadataTable {
     pub(crate) fn new(kind: Kind, snapshot: Arc<Snapshot>, root: TableRoot) -> Self {
-        let fields: Vec<Field> = match kind {
-            Kind::History => history::columns().fields(),
-            Kind::Files => files::columns(&snapshot).fields(),
-            Kind::Partitions => partitions::columns(&snapshot).fields(),
-            Kind::Properties => properties::columns().fields(),
-            Kind::Constraints => constraints::columns().fields(),
+        let schema = match kind {
+            Kind::History => history::columns().schema(),
+            Kind::Files => files::columns(&snapshot).schema(),
+            Kind::Partitions => partitions::columns(&snapshot).schema(),
+            Kind::Properties => properties::columns().schema(),
+            Kind::Constraints => constraints::columns().schema(),
+            Kind::Quality => quality::columns().schema(),
+            Kind::Metrics => metrics::columns().schema(),
+            Kind::Quarantine => quarantine::schema(&snapshot),
         };
         Self {
             kind,
             snapshot,
             root,
-            schema: Arc::new(Schema::new(fields)),
+            schema,
+            of_the_past: false,
         }
+    }
+
+    /// The same, of a version that a statement chose. What was refused later has no version to tell it by.
+    pub(crate) fn of_the_past(mut self) -> Self {
+        self.of_the_past = true;
+        self
+    }
+
+    /// A relation of what writes said of their rules.
+    fn of_records<T: Send + Sync + 'static>(
+        &self,
+        session: &dyn Session,
+        columns: Columns<T>,
+        split: fn(Record) -> Vec<T>,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let until_ms = match self.of_the_past {
+            true => self.snapshot.committed_at_ms,
+            false => i64::MAX,
+        };
+        let past_ms = past_ms(session, &self.snapshot)?;
+        let refused = past_ms.saturating_add(1)..=until_ms;
+        let (root, newest) = (self.root.clone(), self.snapshot.version);
+        columns.project(projection).plan(limit, move || {
+            quality::rows(&root, newest, refused.clone(), split)
+        })
     }
 }
 
@@ -108,6 +163,7 @@ impl TableProvider for MetadataTable {
     ) -> Result<Vec<TableProviderFilterPushDown>> {
         let support = |filter: &&Expr| match self.kind {
             Kind::History if history::of_versions(filter) => TableProviderFilterPushDown::Exact,
+            Kind::Quarantine if quarantine::of_writes(filter) => TableProviderFilterPushDown::Exact,
             _ => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(support).collect())
@@ -139,10 +195,34 @@ impl TableProvider for MetadataTable {
                 of_memory(properties::columns(), properties, projection, limit)
             }
             Kind::Constraints => {
-                let constraints = constraints::of(snapshot);
+                let constraints = constraints::of(snapshot, &self.root)?;
                 of_memory(constraints::columns(), constraints, projection, limit)
             }
+            Kind::Quality => {
+                let columns = quality::columns();
+                self.of_records(session, columns, quality::split, projection, limit)
+            }
+            Kind::Metrics => {
+                let columns = metrics::columns();
+                self.of_records(session, columns, metrics::split, projection, limit)
+            }
+            Kind::Quarantine => {
+                let rows = QuarantineTable::new(Arc::clone(snapshot), self.root.clone());
+                rows.scan(session, projection, filters, limit).await
+            }
         }
+    }
+}
+
+/// What was quarantined or refused until then is not told any more.
+fn past_ms(session: &dyn Session, snapshot: &Snapshot) -> Result<i64> {
+    match session.execution_props().query_execution_start_time {
+        Some(now) => Ok(retention::quarantine_past_ms(
+            snapshot,
+            now.timestamp_millis(),
+        )?),
+        // Where nobody says what time it is, nothing is past.
+        None => Ok(i64::MIN),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::snapshot::Snapshot;
 use super::column::Columns;
+use crate::quality::rule;
 
 pub(super) fn columns() -> Columns<(String, String)> {
     Columns::new()
@@ -25,7 +26,9 @@ pub(super) fn of(snapshot: &Snapshot) -> Vec<(String, String)> {
         .metadata
         .configuration
         .iter()
-        .filter(|(key, _)| !key.starts_with("delta.constraints."))
+        .filter(|(key, _)| {
+            !key.starts_with("delta.constraints.") && !key.starts_with(rule::PROPERTY)
+        })
         .map(|(key, value)| (key.clone(), value.clone()))
         .chain(versions.map(|(key, version)| (key.to_owned(), version.to_string())))
         .chain(features.map(|name| (format!("delta.feature.{name}"), "supported".to_owned())))

@@ -11,7 +11,8 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, FieldRef, Fields};
 use arrow::error::ArrowError;
 
-use super::{Cast, CastFailure, by_arrow, sql_name};
+use super::{Cast, CastFailure, by_arrow};
+use crate::shown::sql_name;
 
 /// The cast of a type made of parts.
 #[derive(Debug, Clone)]

@@ -65,7 +65,7 @@ pub(crate) struct FileSink {
 }
 
 /// The files of a write, not yet visible.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Written {
     pub adds: Vec<Add>,
     pub rows: u64,
@@ -129,8 +129,30 @@ impl FileSink {
         plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
     ) -> Result<Written> {
+        let plan = self.together(plan, &context)?;
+        let inputs = 0..plan.output_partitioning().partition_count();
+        let inputs = inputs
+            .map(|input| plan.execute(input, Arc::clone(&context)))
+            .collect::<datafusion::common::Result<_>>()?;
+        self.undoable(inputs, &context).await
+    }
+
+    /// Writes `rows`, in their order; as [`Self::write`].
+    pub(crate) async fn write_rows(
+        &self,
+        rows: SendableRecordBatchStream,
+        context: &TaskContext,
+    ) -> Result<Written> {
+        self.undoable(vec![rows], context).await
+    }
+
+    async fn undoable(
+        &self,
+        inputs: Vec<SendableRecordBatchStream>,
+        context: &TaskContext,
+    ) -> Result<Written> {
         let undo = Undo::new(Arc::clone(&self.target.store));
-        match self.run(plan, context, undo.ledger()).await {
+        match self.run(inputs, context, undo.ledger()).await {
             Ok(written) => {
                 undo.keep();
                 Ok(written)
@@ -159,22 +181,18 @@ impl FileSink {
 
     async fn run(
         &self,
-        plan: Arc<dyn ExecutionPlan>,
-        context: Arc<TaskContext>,
+        streams: Vec<SendableRecordBatchStream>,
+        context: &TaskContext,
         ledger: &Arc<Ledger>,
     ) -> Result<Written> {
-        let plan = self.together(plan, &context)?;
-        let inputs = plan.output_partitioning().partition_count();
+        let inputs = streams.len();
         let lane = |number: usize| {
             let reservation =
                 MemoryConsumer::new(format!("DataFiles[{number}]")).register(context.memory_pool());
             Lane::new(number, &self.target, ledger, reservation)
         };
         let mut lanes = JoinSet::new();
-        for input in 0..inputs {
-            let rows = plan
-                .execute(input, Arc::clone(&context))
-                .map_err(Error::from)?;
+        for (input, rows) in streams.into_iter().enumerate() {
             let lane = lane(input)?;
             lanes.spawn(async move { Ok::<_, Error>((input, drain(lane, rows).await?)) });
         }

@@ -8,7 +8,7 @@ use arrow::compute::concat_batches;
 
 use super::{HookStage, Verdict, WriteContext, WriteHookSupplier};
 use crate::error::{Error, Result};
-use crate::write::stages::Slot;
+use crate::write::stage::Slot;
 use crate::write::validate::TableRules;
 
 /// Puts `batches` of the context's schema through hooks of `supplier` in every way the engine may, and
@@ -92,6 +92,7 @@ impl Suite<'_> {
             table: self.context.table().to_string(),
             schema: Arc::clone(self.context.schema()),
             checks: Vec::new(),
+            quarantines_invalid: false,
         };
         Ok((stage, rules))
     }

@@ -9,8 +9,10 @@ use datafusion::prelude::SessionContext;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::write::check;
-use crate::write::stages::{Hooked, Received, Settled};
+use crate::quality::check;
+use crate::quality::compile::Compiled;
+use crate::quality::past::Past;
+use crate::write::stages::{Checked, Received, Settled};
 
 type Rows = dyn Fn(RecordBatch) -> Result<RecordBatch> + Send + Sync;
 
@@ -92,28 +94,33 @@ fn context() -> WriteContext {
     WriteContext::new("shop.orders", schema(), "WRITE", 5, Some(3))
 }
 
-fn stage(partitions: &[Vec<RecordBatch>], hooks: &[Arc<dyn WriteHookSupplier>]) -> Hooked {
+fn stage(partitions: &[Vec<RecordBatch>], hooks: &[Arc<dyn WriteHookSupplier>]) -> Checked {
     let state = SessionContext::new().state();
     let check = check::compile(&state, "shop.orders", "small", "id < 100", &schema()).unwrap();
     let rules = TableRules {
         table: "shop.orders".into(),
         schema: schema(),
         checks: vec![check],
+        quarantines_invalid: false,
     };
     let input = MemorySourceConfig::try_new_exec(partitions, schema(), None).unwrap();
     let validated = Received::rows(input).validate(Arc::new(rules)).unwrap();
-    validated.hooks(hooks, &context()).unwrap()
+    let hooked = validated.hooks(hooks, &context()).unwrap();
+    hooked.check(Compiled::none(schema()))
 }
 
-async fn run(stage: &Hooked) -> Result<(usize, Settled), String> {
-    let run = stage.account.begin().map_err(|error| error.to_string())?;
+async fn run(stage: &Checked) -> Result<(usize, Settled), String> {
     let context = SessionContext::new().task_ctx();
+    let run = stage.account.begin(&context).await;
+    let run = run.map_err(|error| error.to_string())?;
     let rows = collect(Arc::clone(&stage.plan), context).await;
     let rows = rows.map_err(|error| match error.find_root() {
         datafusion::error::DataFusionError::External(error) => error.to_string(),
         other => other.to_string(),
     })?;
-    let settled = run.settle().map_err(|error| error.to_string())?;
+    let settled = run
+        .settle(&Past::default())
+        .map_err(|error| error.to_string())?;
     Ok((rows.iter().map(RecordBatch::num_rows).sum(), settled))
 }
 

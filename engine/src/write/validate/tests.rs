@@ -1,7 +1,5 @@
 //! What the first stage lets through and how exactly it tells what it does not.
 
-use super::super::cast::sql_name;
-use super::super::check;
 use super::super::stages::Received;
 use super::*;
 
@@ -12,7 +10,11 @@ use datafusion::physical_plan::{collect_partitioned, displayable};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::error::ErrorKind;
-use crate::write::stages::{Hooked, Settled};
+use crate::quality::check;
+use crate::quality::compile::Compiled;
+use crate::quality::past::Past;
+use crate::shown::sql_name;
+use crate::write::stages::{Checked, Settled};
 
 fn rules() -> Arc<TableRules> {
     let address = Fields::from(vec![Field::new("zip", DataType::Int32, false)]);
@@ -34,6 +36,7 @@ fn rules() -> Arc<TableRules> {
         table: "shop.orders".into(),
         schema,
         checks,
+        quarantines_invalid: false,
     })
 }
 
@@ -70,7 +73,7 @@ fn batch(rows: &[Row<'_>]) -> RecordBatch {
 
 const GOOD: Row<'static> = (Some(1), "1.50", Some("ok"), Some(Some("12345")));
 
-fn stage(partitions: &[Vec<RecordBatch>]) -> Hooked {
+fn stage(partitions: &[Vec<RecordBatch>]) -> Checked {
     let schema = batch(&[]).schema();
     let input = MemorySourceConfig::try_new_exec(partitions, schema, None).unwrap();
     let context =
@@ -80,15 +83,16 @@ fn stage(partitions: &[Vec<RecordBatch>]) -> Hooked {
         .unwrap()
         .hooks(&[], &context)
         .unwrap()
+        .check(Compiled::none(Arc::clone(&rules().schema)))
 }
 
-async fn run(stage: &Hooked) -> (Vec<RecordBatch>, Result<Settled>) {
+async fn run(stage: &Checked) -> (Vec<RecordBatch>, Result<Settled>) {
     // Small batches, so that a partition has many.
     let context = SessionContext::new_with_config(SessionConfig::new().with_batch_size(2));
-    let run = stage.account.begin().unwrap();
+    let run = stage.account.begin(&context.task_ctx()).await.unwrap();
     let rows = collect_partitioned(Arc::clone(&stage.plan), context.task_ctx()).await;
     let rows = rows.unwrap().into_iter().flatten().collect();
-    (rows, run.settle())
+    (rows, run.settle(&Past::default()))
 }
 
 async fn refusal(partitions: &[Vec<RecordBatch>]) -> Error {
@@ -209,23 +213,23 @@ async fn nothing_passes_once_a_row_was_refused() {
 #[tokio::test]
 async fn rows_that_were_not_all_read_are_not_settled() {
     let stage = stage(&[vec![batch(&[GOOD])], vec![batch(&[GOOD])]]);
-    let run = stage.account.begin().unwrap();
     let context = SessionContext::new().task_ctx();
+    let run = stage.account.begin(&context).await.unwrap();
     let first = stage.plan.execute(0, context).unwrap();
     datafusion::physical_plan::common::collect(first)
         .await
         .unwrap();
-    let error = run.settle().unwrap_err();
+    let error = run.settle(&Past::default()).unwrap_err();
     assert!(error.message().contains("1 of 2 partitions"), "{error}");
 }
 
-#[test]
-fn a_stage_outside_of_a_begun_write_does_not_run() {
+#[tokio::test]
+async fn a_stage_outside_of_a_begun_write_does_not_run() {
     let stage = stage(&[vec![batch(&[GOOD])]]);
     let context = || SessionContext::new().task_ctx();
     assert!(stage.plan.execute(0, context()).is_err());
-    let run = stage.account.begin().unwrap();
-    assert!(stage.account.begin().is_err());
+    let run = stage.account.begin(&context()).await.unwrap();
+    assert!(stage.account.begin(&context()).await.is_err());
     assert!(stage.plan.execute(0, context()).is_ok());
     drop(run);
     assert!(stage.plan.execute(0, context()).is_err());

@@ -1,0 +1,579 @@
+//! All rules of a table over the batches of a write: each row is asked once, by the worker that has it, and what
+//! the workers found is put together when all are done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::filter_record_batch;
+use datafusion::common::ScalarValue;
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use parking_lot::Mutex;
+
+use super::compile::{Body, Compiled, CompiledRule};
+use super::condition;
+use super::failure::Failure;
+use super::formula::text;
+use super::metric::{Asked, Measured, Measures};
+use super::past::Past;
+use super::record::{MetricValue, PartitionValues, RuleOutcome, RuleResult};
+use super::reference::Keys;
+use super::row::Answers;
+use super::rule::{OnNull, OnViolation, Over};
+use crate::error::{Error, Result};
+use crate::shown::SHOWN_VALUES;
+
+/// One asking of the rules of a table, by many workers.
+#[derive(Debug)]
+pub(crate) struct Evaluation {
+    compiled: Arc<Compiled>,
+    /// For each rule that refers to another table, the keys of that.
+    keys: Vec<Option<Keys>>,
+    /// Whether some row breaks a rule that lets nothing through.
+    fails: AtomicBool,
+    found: Mutex<Found>,
+    memory: MemoryReservation,
+}
+
+/// What has been found so far.
+#[derive(Debug)]
+struct Found {
+    tallies: Vec<Tally>,
+    written: Measures,
+    rejected: Measures,
+    dropped: u64,
+    quarantined: u64,
+}
+
+/// What was found of one rule.
+#[derive(Debug, Clone, Default)]
+struct Tally {
+    asked: u64,
+    violations: u64,
+    nulls: u64,
+    /// With the number of the worker: the samples of the lowest are told, so that they do not depend on timing.
+    samples: Vec<(usize, String)>,
+}
+
+/// What comes after the last row.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub results: Vec<RuleResult>,
+    pub metrics: Vec<MetricValue>,
+    /// Rows that were asked.
+    pub asked: u64,
+    pub dropped: u64,
+    pub quarantined: u64,
+    /// Why nothing of the write may become visible.
+    pub refused: Option<Error>,
+}
+
+/// The rows of a batch, told apart.
+#[derive(Debug)]
+pub(crate) struct Sorted {
+    /// Rows that go on; None: all of them.
+    pub kept: Option<BooleanArray>,
+    /// Rows for quarantine, ascending, with all that is wrong with each.
+    pub quarantined: Vec<(usize, Vec<Failure>)>,
+}
+
+impl Evaluation {
+    /// Reads what the rules refer to, and begins.
+    pub(crate) async fn begin(
+        compiled: &Arc<Compiled>,
+        context: &Arc<TaskContext>,
+    ) -> Result<Arc<Self>> {
+        let mut keys = Vec::with_capacity(compiled.rules.len());
+        for rule in &compiled.rules {
+            keys.push(match &rule.body {
+                Body::Reference(reference) => Some(reference.load(context).await?),
+                Body::Row(_) | Body::Metric(_) => None,
+            });
+        }
+        let memory = MemoryConsumer::new("Metrics").register(context.memory_pool());
+        Ok(Arc::new(Self {
+            found: Mutex::new(Found {
+                tallies: vec![Tally::default(); compiled.rules.len()],
+                written: measures(compiled)?,
+                rejected: measures(compiled)?,
+                dropped: 0,
+                quarantined: 0,
+            }),
+            compiled: Arc::clone(compiled),
+            keys,
+            fails: AtomicBool::new(false),
+            memory,
+        }))
+    }
+
+    /// One of those who ask; `number` orders them.
+    pub(crate) fn worker(self: &Arc<Self>, number: usize) -> Result<Worker> {
+        Ok(Worker {
+            number,
+            tallies: vec![Tally::default(); self.compiled.rules.len()],
+            written: measures(&self.compiled)?,
+            rejected: measures(&self.compiled)?,
+            dropped: 0,
+            quarantined: 0,
+            memory: self.memory.new_empty(),
+            evaluation: Arc::clone(self),
+        })
+    }
+
+    /// Whether nothing needs to go further: some row breaks a rule that fails the write.
+    pub(crate) fn fails(&self) -> bool {
+        self.fails.load(Relaxed)
+    }
+
+    /// What must be known of the writes before this one.
+    pub(crate) fn past(&self) -> Past {
+        let partitions: Vec<PartitionValues> =
+            self.found.lock().written.partitions().cloned().collect();
+        let rules = self.compiled.rules.iter();
+        let needs = rules.flat_map(|rule| {
+            let asked: Vec<_> = match (&rule.body, rule.rule.per_partition) {
+                (Body::Metric(formula), true) => formula
+                    .needs()
+                    .flat_map(|need| {
+                        let of = |partition: &PartitionValues| {
+                            (need.clone(), rule.rule.over, Some(partition.clone()))
+                        };
+                        partitions.iter().map(of).collect::<Vec<_>>()
+                    })
+                    .collect(),
+                (Body::Metric(formula), false) => formula
+                    .needs()
+                    .map(|need| (need, rule.rule.over, None))
+                    .collect(),
+                _ => Vec::new(),
+            };
+            asked
+        });
+        Past::of(needs)
+    }
+
+    /// Whether a rule asks for values of writes before this one.
+    pub(crate) fn looks_back(&self) -> bool {
+        self.compiled.rules.iter().any(|rule| match &rule.body {
+            Body::Metric(formula) => formula.needs().next().is_some(),
+            Body::Row(_) | Body::Reference(_) => false,
+        })
+    }
+
+    /// The verdict, when every worker is done. Without `all`, rules about all rows are not asked: there are none.
+    pub(crate) fn settle(&self, past: &Past, all: bool) -> Result<Settled> {
+        let mut found = self.found.lock();
+        let rejected = found.rejected.rows > 0;
+        let input = match rejected {
+            true => {
+                let mut input = found.written.copied()?;
+                let rejected = std::mem::replace(&mut found.rejected, measures(&self.compiled)?);
+                input.merge(rejected)?;
+                Some(input.finish()?)
+            }
+            false => None,
+        };
+        let written = found.written.finish()?;
+        let input = input.unwrap_or_else(|| written.clone());
+        let asked = written.first().map_or(0, |all| all.rows) + found.dropped + found.quarantined;
+        let mut results = Vec::new();
+        for (rule, tally) in self.compiled.rules.iter().zip(&found.tallies) {
+            match &rule.body {
+                Body::Row(_) | Body::Reference(_) => results.push(tally.result(rule)),
+                Body::Metric(_) if !all => {}
+                Body::Metric(formula) => {
+                    let of = match rule.rule.over {
+                        Over::Written => &written,
+                        Over::Input => &input,
+                    };
+                    for numbers in of {
+                        if numbers.partition.is_some() != rule.rule.per_partition {
+                            continue;
+                        }
+                        results.push(judged(rule, formula, numbers, past)?);
+                    }
+                }
+            }
+        }
+        let mut metrics = Vec::new();
+        if all {
+            self.record(&written, Over::Written, &mut metrics, |asked| {
+                asked.written || rejected
+            });
+            self.record(&input[..1], Over::Input, &mut metrics, |asked| {
+                asked.input || rejected
+            });
+        }
+        Ok(Settled {
+            refused: self.refusal(&results, asked),
+            asked,
+            results,
+            metrics,
+            dropped: found.dropped,
+            quarantined: found.quarantined,
+        })
+    }
+
+    /// Where rows were left out, both what came and what was written are of interest; otherwise they are the same,
+    /// and what is `asked` is told.
+    fn record(
+        &self,
+        measured: &[Measured],
+        over: Over,
+        into: &mut Vec<MetricValue>,
+        asked: impl Fn(Asked) -> bool,
+    ) {
+        for numbers in measured {
+            for (metric, value) in self.compiled.metrics.iter().zip(&numbers.values) {
+                let Some(value) = value else { continue };
+                if numbers.partition.is_none() && !asked(metric.asked) {
+                    continue;
+                }
+                into.push(MetricValue {
+                    metric: metric.text.clone(),
+                    column: metric.column.clone(),
+                    partition: numbers.partition.clone(),
+                    over,
+                    value: text(value),
+                    exact: metric.exact,
+                });
+            }
+        }
+    }
+
+    /// The error of a write that breaks rules which fail it.
+    fn refusal(&self, results: &[RuleResult], rows: u64) -> Option<Error> {
+        let fatal = |result: &&RuleResult| {
+            result.action == OnViolation::Fail && result.outcome == RuleOutcome::Violated
+        };
+        let mut broken = results.iter().filter(fatal).map(|result| {
+            let mut rules = self.compiled.rules.iter();
+            let rule = rules.find(|rule| rule.rule.name == result.rule);
+            let what = rule.map_or_else(|| result.rule.clone(), told);
+            if result.observed.is_empty() && result.threshold.is_empty() {
+                let of = match result.violations {
+                    1 => "1 row".to_owned(),
+                    many => format!("{many} rows"),
+                };
+                return match result.sample.first() {
+                    Some(first) => format!("{what} does not hold for {of}, first {first}"),
+                    None => format!("{what} does not hold for {of}"),
+                };
+            }
+            let numbers = result.observed.iter().chain(&result.threshold);
+            let numbers: Vec<&str> = numbers.map(String::as_str).collect();
+            let place = match &result.partition {
+                Some(partition) => format!(" in partition {}", spelled(partition)),
+                None => String::new(),
+            };
+            format!("{what} does not hold{place}: {}", numbers.join(", "))
+        });
+        let first = broken.next()?;
+        let table = &self.compiled.table;
+        let rows = match rows {
+            1 => "1 row".to_owned(),
+            many => format!("{many} rows"),
+        };
+        let error = Error::rejected(format!("table {table} refuses {rows}: rule {first}"));
+        let rest: Vec<String> = broken.collect();
+        Some(match rest.is_empty() {
+            true => error,
+            false => error.with_detail(rest.join("; ")),
+        })
+    }
+}
+
+/// A rule as messages tell it: `positive EXPECT (amount >= 0)`.
+fn told(rule: &CompiledRule) -> String {
+    format!("{} EXPECT ({})", rule.rule.name, rule.rule.expect)
+}
+
+fn measures(compiled: &Compiled) -> Result<Measures> {
+    Measures::new(&compiled.metrics, &compiled.schema, &compiled.partitioning)
+}
+
+/// `ds = 2024-01-01, country = NULL`.
+pub(crate) fn spelled(partition: &PartitionValues) -> String {
+    let value = |(column, value): (&String, &Option<String>)| match value {
+        Some(value) => format!("{column} = {value}"),
+        None => format!("{column} = NULL"),
+    };
+    partition.iter().map(value).collect::<Vec<_>>().join(", ")
+}
+
+fn judged(
+    rule: &CompiledRule,
+    formula: &super::formula::Formula,
+    numbers: &Measured,
+    past: &Past,
+) -> Result<RuleResult> {
+    let now = |at: usize| {
+        let value = numbers.values.get(at).cloned().flatten();
+        value.unwrap_or(ScalarValue::Null)
+    };
+    let before = |metric: &str, samples: usize| {
+        past.newest(metric, rule.rule.over, numbers.partition.as_ref(), samples)
+    };
+    let said = formula.ask(now, before)?;
+    let outcome = match (said.outcome, rule.rule.on_null) {
+        (RuleOutcome::Unknown, OnNull::Violate) => RuleOutcome::Violated,
+        (outcome, _) => outcome,
+    };
+    Ok(RuleResult {
+        partition: numbers.partition.clone(),
+        outcome,
+        rows_checked: numbers.rows,
+        violations: u64::from(outcome == RuleOutcome::Violated),
+        nulls: u64::from(said.unknown),
+        observed: said.observed,
+        threshold: said.threshold,
+        ..blank(rule)
+    })
+}
+
+fn blank(rule: &CompiledRule) -> RuleResult {
+    let rule = &rule.rule;
+    RuleResult {
+        rule: rule.name.clone(),
+        fingerprint: rule.fingerprint.clone(),
+        kind: rule.kind,
+        action: rule.on_violation,
+        partition: None,
+        outcome: RuleOutcome::Passed,
+        rows_checked: 0,
+        violations: 0,
+        nulls: 0,
+        observed: Vec::new(),
+        threshold: Vec::new(),
+        sample: Vec::new(),
+    }
+}
+
+impl Tally {
+    fn merge(&mut self, other: Self) {
+        self.asked += other.asked;
+        self.violations += other.violations;
+        self.nulls += other.nulls;
+        self.samples.extend(other.samples);
+        self.samples.sort_by_key(|(worker, _)| *worker);
+        self.samples.truncate(SHOWN_VALUES);
+    }
+
+    fn result(&self, rule: &CompiledRule) -> RuleResult {
+        RuleResult {
+            outcome: match self.violations {
+                0 => RuleOutcome::Passed,
+                _ => RuleOutcome::Violated,
+            },
+            rows_checked: self.asked,
+            violations: self.violations,
+            nulls: self.nulls,
+            sample: self.samples.iter().map(|(_, row)| row.clone()).collect(),
+            ..blank(rule)
+        }
+    }
+}
+
+/// One of those who ask the rules; has some of the batches.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    evaluation: Arc<Evaluation>,
+    number: usize,
+    tallies: Vec<Tally>,
+    written: Measures,
+    rejected: Measures,
+    dropped: u64,
+    quarantined: u64,
+    memory: MemoryReservation,
+}
+
+/// The rows of a batch that break one rule.
+struct Broken {
+    rule: usize,
+    rows: BooleanBuffer,
+    answers: Answers,
+}
+
+impl Worker {
+    /// Asks every rule of every row of a batch, which has the columns of the table.
+    pub(crate) fn sort(&mut self, batch: &RecordBatch) -> Result<Sorted> {
+        let broken = self.broken(batch)?;
+        let rows = batch.num_rows();
+        let rejected = |action: OnViolation| {
+            let of = broken.iter().filter(|broken| {
+                self.evaluation.compiled.rules[broken.rule]
+                    .rule
+                    .on_violation
+                    == action
+            });
+            of.fold(None, |rows: Option<BooleanBuffer>, broken| match rows {
+                Some(rows) => Some(&rows | &broken.rows),
+                None => Some(broken.rows.clone()),
+            })
+        };
+        let quarantined = rejected(OnViolation::QuarantineRow);
+        let dropped = match (rejected(OnViolation::DropRow), &quarantined) {
+            // A row that both want is kept for people to see.
+            (Some(dropped), Some(quarantined)) => Some(&dropped & &!quarantined),
+            (dropped, _) => dropped,
+        };
+        let out = match (&quarantined, &dropped) {
+            (Some(one), Some(other)) => Some(one | other),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        };
+        let count = |rows: &Option<BooleanBuffer>| {
+            rows.as_ref().map_or(0, |rows| rows.count_set_bits() as u64)
+        };
+        self.quarantined += count(&quarantined);
+        self.dropped += count(&dropped);
+        let kept = out.as_ref().map(|out| BooleanArray::new(!out, None));
+        match (&kept, &out) {
+            (Some(kept), Some(out)) => {
+                let of = |rows: &BooleanArray| {
+                    filter_record_batch(batch, rows).map_err(|error| {
+                        Error::internal(format!("rows told apart: {error}")).with_source(error)
+                    })
+                };
+                self.written.update(&of(kept)?)?;
+                self.rejected
+                    .update(&of(&BooleanArray::new(out.clone(), None))?)?;
+            }
+            _ => self.written.update(batch)?,
+        }
+        self.account()?;
+        let quarantined = match quarantined {
+            Some(rows) => self.failures(batch, &broken, &rows),
+            None => Vec::new(),
+        };
+        debug_assert!(kept.as_ref().is_none_or(|kept| kept.len() == rows));
+        Ok(Sorted { kept, quarantined })
+    }
+
+    /// Asks every rule of rows that stay where they are: numbers are over all of them.
+    pub(crate) fn count(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.broken(batch)?;
+        self.written.update(batch)?;
+        self.account()
+    }
+
+    fn account(&self) -> Result<()> {
+        let bytes = self.written.size() + self.rejected.size();
+        Ok(self.memory.try_resize(bytes)?)
+    }
+
+    /// Rules that rows of the batch break, and counts all of it.
+    fn broken(&mut self, batch: &RecordBatch) -> Result<Vec<Broken>> {
+        let compiled = Arc::clone(&self.evaluation.compiled);
+        let mut all = Vec::new();
+        for (at, rule) in compiled.rules.iter().enumerate() {
+            let answers = match (&rule.body, &self.evaluation.keys[at]) {
+                (Body::Row(rule), _) => rule.ask(batch),
+                (Body::Reference(rule), Some(keys)) => Answers {
+                    holds: rule.ask(keys, batch)?,
+                    failed: Vec::new(),
+                },
+                _ => continue,
+            };
+            let tally = &mut self.tallies[at];
+            tally.asked += batch.num_rows() as u64;
+            tally.nulls += answers.holds.null_count() as u64;
+            let Some(rows) = violations(&answers.holds, rule.rule.on_null) else {
+                continue;
+            };
+            let first = rows.set_indices();
+            for row in first.take(SHOWN_VALUES.saturating_sub(tally.samples.len())) {
+                tally.samples.push((self.number, shown(rule, batch, row)));
+            }
+            tally.violations += rows.count_set_bits() as u64;
+            if rule.rule.on_violation == OnViolation::Fail {
+                self.evaluation.fails.store(true, Relaxed);
+            }
+            all.push(Broken {
+                rule: at,
+                rows,
+                answers,
+            });
+        }
+        Ok(all)
+    }
+
+    /// All that is wrong with each of `rows`.
+    fn failures(
+        &self,
+        batch: &RecordBatch,
+        broken: &[Broken],
+        rows: &BooleanBuffer,
+    ) -> Vec<(usize, Vec<Failure>)> {
+        let rules = &self.evaluation.compiled.rules;
+        let of_row = |row: usize| {
+            let broken = broken.iter().filter(|broken| broken.rows.value(row));
+            let failures = broken.map(|broken| {
+                let rule = &rules[broken.rule];
+                let failed = broken.answers.failed.iter();
+                let reason = failed.clone().find(|(failed, _)| *failed == row);
+                Failure::of_rule(
+                    &rule.rule,
+                    match reason {
+                        Some((_, reason)) => format!("{} has no answer: {reason}", told(rule)),
+                        None if broken.answers.holds.is_null(row) => {
+                            format!("{} is unknown", told(rule))
+                        }
+                        None => format!("{} does not hold", told(rule)),
+                    },
+                    condition::values(batch, rule.columns(), row),
+                    columns(rule, batch),
+                )
+            });
+            (row, failures.collect())
+        };
+        rows.set_indices().map(of_row).collect()
+    }
+
+    /// Gives what was found to the others.
+    pub(crate) fn finish(self) -> Result<()> {
+        let mut found = self.evaluation.found.lock();
+        for (tally, own) in found.tallies.iter_mut().zip(self.tallies) {
+            tally.merge(own);
+        }
+        found.dropped += self.dropped;
+        found.quarantined += self.quarantined;
+        found.written.merge(self.written)?;
+        found.rejected.merge(self.rejected)?;
+        let size = found.written.size() + found.rejected.size();
+        drop(self.memory);
+        Ok(self.evaluation.memory.try_resize(size)?)
+    }
+}
+
+/// Rows that break a rule with these answers, if any does.
+fn violations(holds: &BooleanArray, on_null: OnNull) -> Option<BooleanBuffer> {
+    let held = holds.true_count();
+    let passes = match on_null {
+        OnNull::Pass => held + holds.null_count(),
+        OnNull::Violate => held,
+    };
+    if passes == holds.len() {
+        return None;
+    }
+    let broken = !holds.values();
+    Some(match (holds.nulls(), on_null) {
+        (None, _) => broken,
+        (Some(nulls), OnNull::Pass) => &broken & nulls.inner(),
+        (Some(nulls), OnNull::Violate) => &broken | &!nulls.inner(),
+    })
+}
+
+/// A row by its first column, which often is its key, and the values that the rule reads.
+fn shown(rule: &CompiledRule, batch: &RecordBatch, row: usize) -> String {
+    let mut columns = vec![0];
+    columns.extend(rule.columns().iter().filter(|column| **column != 0));
+    condition::values(batch, &columns, row)
+}
+
+fn columns(rule: &CompiledRule, batch: &RecordBatch) -> Vec<String> {
+    let schema = batch.schema_ref();
+    let names = rule.columns().iter();
+    names.map(|at| schema.field(*at).name().clone()).collect()
+}
