@@ -2,7 +2,7 @@
 
 import os
 
-from peer import Timer, each_timed, fresh, serve
+from peer import Peak, Timer, all_hold, check_query, each_timed, fresh, serve
 
 
 def start():
@@ -34,6 +34,26 @@ class Peer:
         size = sum(actions.column("size_bytes").to_pylist())
         fresh(target)
         return timer.answer(rows=rows, bytes=size)
+
+    def checked_write(self, source, to, threads, codec, level, checks, conditions):
+        """Conditions about each row as constraints, which the write asks; the rest by a query over what it wrote."""
+        properties = self.deltalake.WriterProperties(compression=codec.upper(), compression_level=level)
+        files = self.pyarrow.dataset.dataset(source, format="parquet")
+        target = fresh(to + ".delta")
+        table = self.deltalake.DeltaTable.create(target, schema=files.schema)
+        for number, condition in enumerate(conditions):
+            table.alter.add_constraint({f"c{number}": condition})
+        with Peak() as peak:
+            reader = files.scanner().to_reader()
+            self.deltalake.write_deltalake(target, reader, mode="append", writer_properties=properties)
+            table = self.deltalake.DeltaTable(target)
+            if query := check_query(checks, [], "approx_distinct(", "t"):
+                answer = self.deltalake.QueryBuilder().register("t", table).execute(query)
+                [row] = self.pyarrow.table(answer.read_all()).to_pylist()
+                all_hold(row.values())
+        rows = sum(table.get_add_actions(flatten=True).column("num_records").to_pylist())
+        fresh(target)
+        return peak.answer(rows=rows)
 
     def insert(self, to, first, count):
         if self.path is None:

@@ -2,7 +2,7 @@
 
 import os
 
-from peer import Timer, each_timed, fresh, serve
+from peer import Peak, Timer, all_hold, check_query, each_timed, fresh, serve
 
 
 def start():
@@ -54,6 +54,22 @@ class Peer:
         size = os.path.getsize(target)
         fresh(target)
         return timer.answer(rows=rows, bytes=size)
+
+    def checked_write(self, source, to, threads, codec, level, checks, conditions):
+        """The checks as a query over the source, then the copy."""
+        db = self.duckdb.connect(config={"threads": threads})
+        files = f"read_parquet('{source}/*.parquet')"
+        target = fresh(to + ".parquet")
+        with Peak() as peak:
+            if query := check_query(checks, conditions, "approx_count_distinct(", files):
+                all_hold(db.execute(query).fetchone())
+            (rows,) = db.execute(
+                f"COPY (SELECT * FROM {files}) TO '{target}' "
+                f"(FORMAT parquet, COMPRESSION {codec}, COMPRESSION_LEVEL {level})"
+            ).fetchone()
+        db.close()
+        fresh(target)
+        return peak.answer(rows=rows)
 
     def insert(self, to, first, count):
         """Single-row inserts, each its own durable transaction."""

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from peer import Timer, fresh, serve
+from peer import Peak, Timer, all_hold, check_query, fresh, serve
 
 
 def start():
@@ -42,6 +42,21 @@ class Peer:
         self.open(folder, codec, level, threads)
         self.db.execute(f"CREATE TABLE t AS SELECT * FROM read_parquet('{source}/*.parquet')")
         return self.close()
+
+    def checked_write(self, source, to, threads, codec, level, checks, conditions):
+        """The checks as a query over the source, then a table of it."""
+        folder = fresh(to)
+        os.makedirs(folder)
+        self.open(folder, codec, level, threads)
+        files = f"read_parquet('{source}/*.parquet')"
+        with Peak() as peak:
+            if query := check_query(checks, conditions, "approx_count_distinct(", files):
+                all_hold(self.db.execute(query).fetchone())
+            self.db.execute(f"CREATE TABLE t AS SELECT * FROM {files}")
+        (rows,) = self.db.execute("SELECT count(*) FROM t").fetchone()
+        self.close()
+        fresh(folder)
+        return peak.answer(rows=rows)
 
     def change(self, sql, **_):
         with Timer() as timer:

@@ -26,6 +26,47 @@ class Timer:
         return {"seconds": self.wall, "cpu_seconds": self.cpu, **more}
 
 
+class Peak(Timer):
+    """A timer that also knows the most memory the process held meanwhile, where the system says so (Linux)."""
+
+    def __enter__(self):
+        self.megabytes = None
+        try:
+            with open("/proc/self/clear_refs", "w") as marks:
+                # The high-water mark begins again at what is held now.
+                marks.write("5")
+            self.known = True
+        except OSError:
+            self.known = False
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        if self.known:
+            with open("/proc/self/status") as status:
+                [kibibytes] = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+            self.megabytes = int(kibibytes) * 1024 / 1e6
+
+    def answer(self, **more):
+        return super().answer(peak_megabytes=self.megabytes, **more)
+
+
+def check_query(checks, conditions, approx, source):
+    """One query whose only row is true in every column when all hold: checks are about all rows, conditions about
+    each. `approx` begins a call that estimates distinct values. None when there is nothing to check."""
+    columns = [check.replace("APPROX(", approx) for check in checks]
+    columns += [f"sum(CASE WHEN {condition} THEN 0 ELSE 1 END) = 0" for condition in conditions]
+    if not columns:
+        return None
+    return f"SELECT {', '.join(f'{column} AS c{i}' for i, column in enumerate(columns))} FROM {source}"
+
+
+def all_hold(row):
+    """Raises unless every column of the row of a check is true."""
+    if not all(row):
+        raise ValueError(f"a check does not hold: {list(row)}")
+
+
 def fresh(path):
     """`path`, with nothing there."""
     if os.path.isdir(path):

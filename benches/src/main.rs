@@ -45,6 +45,8 @@ enum Workload {
     Cold,
     /// Rows of a table deleted, updated and merged.
     Changes,
+    /// Many rows into a new table, with rules and without.
+    Quality,
 }
 
 /// Benchmarks of Selvedge beside its peers.
@@ -157,6 +159,7 @@ async fn main() -> Result<()> {
             Workload::Small => workload::small::run(&bench, &mut report).await?,
             Workload::Cold => workload::cold::run(&bench, &mut report).await?,
             Workload::Changes => workload::changes::run(&bench, &mut report).await?,
+            Workload::Quality => workload::quality::run(&bench, &mut report).await?,
         }
     }
     print!("{report}");

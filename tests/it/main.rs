@@ -12,6 +12,7 @@
 //! - `time`: the rules about versions, instants and zones, by their numbers.
 //! - `s3`: what a lake needs of a remote store, and how the environment names it.
 //! - `power`: the engine on every disk a power loss may leave.
+//! - `quality`: rules in the write, by their numbers: rows, metrics, quarantine, doors, faults.
 //! - `traps`: what other engines got wrong, by name.
 //! - `faults`: the tool that breaks a store on purpose, tested itself.
 //! - `upkeep`: OPTIMIZE, VACUUM, RESTORE, ANALYZE and the merges behind writes, beside other statements and faults.
@@ -35,6 +36,7 @@ mod matrix;
 mod metadata;
 mod power;
 mod processes;
+mod quality;
 mod s3;
 mod slt;
 mod support;

@@ -12,12 +12,12 @@ use selvedge_engine::{Engine, ErrorKind, Session};
 
 use crate::support::query;
 
-const LAKE: &str = "SELVEDGE_TEST_LAKE";
+pub(crate) const LAKE: &str = "SELVEDGE_TEST_LAKE";
 const WRITERS: i64 = 4;
 const APPENDS: i64 = 50;
 
 /// Starts this binary on one test, which finds its lake in the environment.
-fn another(test: &str, lake: &Path) -> Child {
+pub(crate) fn another(test: &str, lake: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--ignored", "--nocapture"])
         .env(LAKE, lake)

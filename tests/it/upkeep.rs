@@ -700,3 +700,47 @@ async fn whoever_asks_is_told_how_far_it_has_come() {
     );
     assert_eq!(last.bytes_done, last.bytes_total);
 }
+
+/// A client learns the columns of an answer when it prepares a statement, which must not run for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn preparing_tells_the_columns_and_runs_nothing() {
+    let session = in_memory().await.session();
+    query::run(
+        &session,
+        "CREATE TABLE t (n BIGINT) TBLPROPERTIES ('selvedge.autoOptimize' = 'false')",
+    )
+    .await;
+    query::write(&session, "INSERT INTO t VALUES (1)").await;
+    query::write(&session, "INSERT INTO t VALUES (2)").await;
+    let versions = "SELECT version FROM \"t$history\"";
+    // The versions that each adds when it runs, and only then.
+    for (sql, columns, added) in [
+        ("VACUUM t DRY RUN", 2, 0),
+        ("ANALYZE TABLE t", 3, 0),
+        ("OPTIMIZE t", 8, 1),
+        ("RESTORE TABLE t TO VERSION AS OF 2", 8, 1),
+        ("VACUUM t", 4, 0),
+        ("SHOW FUNCTIONS LIKE 'abs'", 4, 0),
+        ("DESCRIBE t", 5, 0),
+    ] {
+        let before = query::rows(&session, versions).await;
+        let prepared = session.prepare(sql).await.unwrap();
+        assert_eq!(prepared.schema().fields().len(), columns, "{sql}");
+        assert_eq!(query::rows(&session, versions).await, before, "{sql}");
+        let Answer::Rows(rows) = prepared.execute(None).await.unwrap() else {
+            panic!("{sql}: no rows");
+        };
+        assert_eq!(rows.schema(), prepared.schema(), "{sql}");
+        let after = query::rows(&session, versions).await;
+        assert_eq!(after - before, added, "{sql}");
+    }
+    for sql in [
+        "OPTIMIZE missing",
+        "VACUUM missing DRY RUN",
+        "RESTORE TABLE missing TO VERSION AS OF 0",
+        "ANALYZE TABLE missing",
+    ] {
+        let error = session.prepare(sql).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{sql}: {error}");
+    }
+}

@@ -147,6 +147,35 @@ def test_explain_analyze_of_a_write_runs_once(uri, cursor, table):
     assert count(cursor, table) == 1
 
 
+def test_upkeep_tells_what_it_did_and_does_it_once(uri, cursor, table):
+    for id in range(3):
+        cursor.execute(f"INSERT INTO {table} VALUES ({id}, 'a', 0)")
+
+    def versions():
+        return count(cursor, f'"{table}$history"')
+
+    before = versions()
+    client = flight.connect(uri)
+    optimize = command("CommandStatementQuery", field(1, f"OPTIMIZE {table}"))
+    announced = client.get_schema(optimize).schema
+    assert announced.names[:2] == ["files_before", "files_after"]
+    assert cursor.adbc_execute_schema(f"OPTIMIZE {table}").names == announced.names
+    assert versions() == before
+
+    info = client.get_flight_info(optimize)
+    assert info.schema == announced
+    for _ in range(2):
+        read = client.do_get(info.endpoints[0].ticket).read_all()
+        assert read.schema == announced
+        assert [(row["files_before"], row["files_after"]) for row in read.to_pylist()] == [(3, 1)]
+    assert versions() == before + 1
+
+    cursor.execute(f"RESTORE TABLE {table} TO VERSION AS OF 1")
+    assert [column[0] for column in cursor.description][:2] == ["restored_version", "files_restored"]
+    assert cursor.fetchall()[0][0] == 1
+    assert versions() == before + 2
+
+
 def test_a_schema_is_asked_for_without_running_anything(uri, cursor, table):
     client = flight.connect(uri)
     insert = command("CommandStatementQuery", field(1, f"INSERT INTO {table} VALUES (1, 'a', 0)"))
@@ -506,6 +535,19 @@ def test_updates_by_the_update_rpc(uri, cursor, table):
             statement.prepare()
             assert statement.execute_update() == 2
     assert count(cursor, table) == 4
+
+
+def test_upkeep_by_the_update_rpc_counts_no_rows(uri, cursor, table):
+    import adbc_driver_flightsql
+
+    for id in range(2):
+        cursor.execute(f"INSERT INTO {table} VALUES ({id}, 'a', 0)")
+    with adbc_driver_flightsql.connect(uri) as database, adbc_driver_manager.AdbcConnection(database) as connection:
+        with adbc_driver_manager.AdbcStatement(connection) as statement:
+            statement.set_sql_query(f"OPTIMIZE {table}")
+            assert statement.execute_update() == 0
+    operations = rows(cursor, f'SELECT operation FROM "{table}$history" ORDER BY version DESC LIMIT 2')
+    assert operations == [("OPTIMIZE",), ("WRITE",)]
 
 
 def test_transactions_are_not_pretended(cursor):

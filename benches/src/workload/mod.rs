@@ -3,5 +3,6 @@
 pub(crate) mod bulk;
 pub(crate) mod changes;
 pub(crate) mod cold;
+pub(crate) mod quality;
 pub(crate) mod small;
 pub(crate) mod tpch;

@@ -20,9 +20,9 @@
 //! | a file system without hard links | engine/src/store/durable.rs | a_file_system_without_hard_links_is_named |
 //! | a staging file in the way of the next writer | engine/src/store/durable.rs | staging_files_of_a_crash_are_in_nobodys_way_and_hidden |
 //! | a door that passes by NOT NULL, CHECK and hooks | tests/it/doors.rs | every_door_leads_through_the_rules |
-//! | a CHECK that is neither true nor false passes | engine/src/write/check.rs | only_true_passes |
-//! | a rule that cannot run is skipped | engine/src/write/check.rs | a_check_that_fails_to_run_is_a_refusal_not_a_pass |
-//! | a rule on a column that is not there | engine/src/write/check.rs | a_predicate_that_cannot_be_kept_is_refused_by_name |
+//! | a CHECK that is neither true nor false passes | engine/src/quality/check.rs | only_true_passes |
+//! | a rule that cannot run is skipped | engine/src/quality/check.rs | a_check_that_fails_to_run_is_a_refusal_not_a_pass |
+//! | a rule on a column that is not there | engine/src/quality/check.rs | a_predicate_that_cannot_be_kept_is_refused_by_name |
 //! | numbers wrap, truncate or round on their way in | engine/src/write/cast/tests.rs | numbers_never_wrap_truncate_or_round |
 //! | a deletion vector laid over the wrong rows | engine/src/table/versioned/tests.rs | deleted_rows_are_gone_however_they_are_read |
 //! | a deletion vector ends pruning and parallel reading | engine/src/table/versioned/tests.rs | deletion_vectors_keep_parallelism_and_pushdown |
