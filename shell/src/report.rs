@@ -1,17 +1,69 @@
 //! The account of a write, as short lines for a person.
 
-use selvedge_engine::{HookReport, WriteReport};
+use selvedge_engine::{HookReport, OnViolation, RuleKind, RuleOutcome, RuleResult, WriteReport};
 
 use crate::figures::{bytes, count, duration, thousands};
 
-/// One line for the write and one for each hook the rows met.
+/// One line for the write, one for each hook the rows met, and one for each rule that did not simply hold.
 pub(crate) fn text(report: &WriteReport) -> String {
     let mut text = format!("{} {}: {}", verb(report), report.table, facts(report));
     for hook in &report.hooks {
         text.push_str("\n  ");
         text.push_str(&hook_line(hook));
     }
+    for line in rule_lines(&report.rules) {
+        text.push_str("\n  ");
+        text.push_str(line.trim_end());
+    }
     text
+}
+
+/// What rules say, in columns: the rule, what it does, how much, and what it met.
+fn rule_lines(results: &[RuleResult]) -> Vec<String> {
+    let told: Vec<_> = results
+        .iter()
+        .filter(|result| result.outcome != RuleOutcome::Passed)
+        .map(|result| {
+            let how_much = match (result.outcome, result.kind) {
+                (RuleOutcome::Unknown, _) => "unknown".to_owned(),
+                (_, RuleKind::Metric) => "violated".to_owned(),
+                _ => count(result.violations, "row"),
+            };
+            (result, action(result.action), how_much, met(result))
+        })
+        .collect();
+    let widest = |width: &dyn Fn(usize) -> usize| (0..told.len()).map(width).max().unwrap_or(0);
+    let name = widest(&|at| told[at].0.rule.chars().count());
+    let action = widest(&|at| told[at].1.len());
+    let how_much = widest(&|at| told[at].2.chars().count());
+    told.iter()
+        .map(|(result, does, amount, met)| {
+            let rule = &result.rule;
+            format!("{rule:name$}  {does:action$}  {amount:>how_much$}  {met}")
+        })
+        .collect()
+}
+
+fn action(action: OnViolation) -> &'static str {
+    match action {
+        OnViolation::Warn => "warns",
+        OnViolation::DropRow => "drops",
+        OnViolation::QuarantineRow => "quarantines",
+        OnViolation::Fail => "fails",
+    }
+}
+
+/// The partition, the numbers or the first row that a rule met.
+fn met(result: &RuleResult) -> String {
+    let partition = result.partition.iter().flatten();
+    let partition = partition.map(|(column, value)| match value {
+        Some(value) => format!("{column} = {value}"),
+        None => format!("{column} = NULL"),
+    });
+    let numbers = result.observed.iter().chain(&result.threshold).cloned();
+    let sample = result.sample.first().cloned();
+    let met: Vec<String> = partition.chain(numbers).chain(sample).collect();
+    met.join(", ")
 }
 
 /// The Delta log calls every plain insert WRITE; the user has typed INSERT.
@@ -38,28 +90,33 @@ fn facts(report: &WriteReport) -> String {
     facts.join(", ")
 }
 
-/// What became of rows: of a statement that changes them each kind of change, else how many came and went.
+/// What became of rows: of a statement that changes them each kind of change, else how many came and went; then
+/// those that rules left out.
 fn rows(report: &WriteReport) -> Vec<String> {
-    let changes = [
+    let told = |of: &[(u64, &str)]| -> Vec<String> {
+        of.iter()
+            .filter(|(rows, _)| *rows > 0)
+            .map(|(rows, what)| format!("{} {what}", count(*rows, "row")))
+            .collect()
+    };
+    let mut facts = told(&[
         (report.rows_inserted, "inserted"),
         (report.rows_updated, "updated"),
         (report.rows_deleted, "deleted"),
-    ];
-    if changes.iter().any(|(rows, _)| *rows > 0) {
-        let changes = changes.iter().filter(|(rows, _)| *rows > 0);
-        return changes
-            .map(|(rows, what)| format!("{} {what}", count(*rows, "row")))
-            .collect();
+    ]);
+    if facts.is_empty() {
+        facts.push(if report.rows_written == report.rows_received {
+            count(report.rows_written, "row")
+        } else {
+            let received = count(report.rows_received, "row");
+            format!("{} of {received}", thousands(report.rows_written))
+        });
+        facts.extend(told(&[(report.rows_removed, "removed")]));
     }
-    let mut facts = vec![if report.rows_written == report.rows_received {
-        count(report.rows_written, "row")
-    } else {
-        let received = count(report.rows_received, "row");
-        format!("{} of {received}", thousands(report.rows_written))
-    }];
-    if report.rows_removed > 0 {
-        facts.push(format!("{} removed", count(report.rows_removed, "row")));
-    }
+    facts.extend(told(&[
+        (report.rows_dropped, "dropped"),
+        (report.rows_quarantined, "quarantined"),
+    ]));
     facts
 }
 
@@ -114,6 +171,36 @@ mod tests {
             text(&report),
             "INSERT shop.orders: 1,200 of 1,234 rows, 1 row removed, version 7, 2 files, 35.1 KB, 12 ms\n  \
              validate: 1,234 rows, 1,200 passed, casts 5,000"
+        );
+    }
+
+    #[test]
+    fn rules_that_do_not_hold_are_a_short_table() {
+        let mut report = report();
+        report.rows_written = 1232;
+        report.rows_quarantined = 2;
+        let result = |json: &str| serde_json::from_str(json).unwrap();
+        report.rules = vec![
+            result(
+                r#"{"rule": "positive", "fingerprint": "", "kind": "row", "action": "quarantine_row",
+                    "outcome": "violated", "rowsChecked": 1234, "violations": 2, "nulls": 0,
+                    "sample": ["id = 17, amount = -5.00"]}"#,
+            ),
+            result(
+                r#"{"rule": "known", "fingerprint": "", "kind": "row", "action": "fail",
+                    "outcome": "passed", "rowsChecked": 1234, "violations": 0, "nulls": 0}"#,
+            ),
+            result(
+                r#"{"rule": "steady", "fingerprint": "", "kind": "metric", "action": "warn",
+                    "outcome": "unknown", "rowsChecked": 1234, "violations": 0, "nulls": 1,
+                    "observed": ["count(*) = 1234"], "threshold": ["previous(count(*)) = NULL"]}"#,
+            ),
+        ];
+        assert_eq!(
+            text(&report),
+            "INSERT shop.orders: 1,232 of 1,234 rows, 2 rows quarantined, version 7, 2 files, 35.1 KB, 12 ms\n  \
+             positive  quarantines   2 rows  id = 17, amount = -5.00\n  \
+             steady    warns        unknown  count(*) = 1234, previous(count(*)) = NULL"
         );
     }
 

@@ -108,6 +108,7 @@ impl Job {
             transaction: None,
             quarantine: Vec::new(),
             replayed: Vec::new(),
+            compares: false,
             report: WriteReport {
                 batch_id: self.batch_id,
                 ..WriteReport::default()

@@ -40,7 +40,7 @@ pub(crate) async fn run(
     job: &Job,
     base: &Arc<Snapshot>,
     old: &Snapshot,
-    parameters: BTreeMap<String, Value>,
+    mut parameters: BTreeMap<String, Value>,
 ) -> Result<Restored> {
     let _turn = job.table.past.lock().await;
     let _running = job.table.running.begin(job.table.ambient.now_ms(), true);
@@ -73,6 +73,10 @@ pub(crate) async fn run(
     let removes = out
         .iter()
         .map(|file| (file.add.path.clone(), Arc::clone(file)));
+    // An instant does not say by itself, and later, which version it was.
+    parameters
+        .entry("version".to_owned())
+        .or_insert_with(|| Value::from(old.version));
     let intent = job.intent(base, "RESTORE");
     let intent = Intent {
         parameters,

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
 
-use super::condition::{self, Owner};
+use super::condition::{self, Nan, Owner};
 use super::formula::Formula;
 use super::metric::{Asked, Metric, Partitioning};
 use super::reference::ReferenceRule;
@@ -66,6 +66,8 @@ pub(crate) struct Terms<'a> {
     pub table: &'a str,
     pub schema: &'a SchemaRef,
     pub partitioning: &'a Partitioning,
+    /// Names of those that are CHECKs, and mean what SQL says to the letter.
+    pub checks: &'a [String],
 }
 
 /// Compiles the rules that are enabled, and the metrics of a profile of all columns where one is asked for.
@@ -180,7 +182,11 @@ async fn body(terms: Terms<'_>, rule: &Rule, metrics: &mut Vec<Metric>) -> Resul
     }
     let parsed = condition::parse(owner, &rule.expect)?;
     if !Formula::is_one(state, &parsed) {
-        return RowRule::compile(state, owner, parsed, schema).map(Body::Row);
+        let nan = match terms.checks.contains(&rule.name) {
+            true => Nan::Greatest,
+            false => Nan::Outside,
+        };
+        return RowRule::compile(state, owner, parsed, schema, nan).map(Body::Row);
     }
     let asked = Asked {
         written: !rule.per_partition && rule.over == Over::Written,
@@ -225,7 +231,7 @@ fn add(
 fn profiled(schema: &SchemaRef) -> Vec<String> {
     let mut texts = vec!["count(*)".to_owned()];
     for field in schema.fields() {
-        let column = sql::quoted(field.name());
+        let column = plainest(field.name());
         texts.push(format!("null_count({column})"));
         let (ordered, number) = match field.data_type() {
             DataType::Boolean => (true, false),
@@ -239,7 +245,9 @@ fn profiled(schema: &SchemaRef) -> Vec<String> {
             texts.push(format!("min({column})"));
             texts.push(format!("max({column})"));
         }
-        if ordered && *field.data_type() != DataType::Boolean {
+        // Floats have no distinct values worth estimating, and no sketch takes them.
+        let floats = field.data_type().is_floating();
+        if ordered && !floats && *field.data_type() != DataType::Boolean {
             texts.push(format!("approx_distinct({column})"));
         }
         if number {
@@ -247,6 +255,16 @@ fn profiled(schema: &SchemaRef) -> Vec<String> {
         }
     }
     texts
+}
+
+/// A column as people write it in an expression, so that their metric and the profile's are one.
+pub(crate) fn plainest(name: &str) -> String {
+    let plain =
+        |text: &ast::Expr| matches!(text, ast::Expr::Identifier(ident) if sql::fold(ident) == name);
+    match sql::parse_expr(name) {
+        Ok(parsed) if plain(&parsed) => name.to_owned(),
+        _ => sql::quoted(name),
+    }
 }
 
 /// A call in the text of a metric rule.

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, SchemaError};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, ScalarValue, SchemaError};
 use datafusion::execution::SessionState;
+use datafusion::functions::math::isnan;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, Volatility};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, Volatility, when};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::collect_columns;
@@ -73,7 +74,7 @@ pub(super) fn compile(
     owner: Owner<'_>,
     mut parsed: ast::Expr,
     schema: &SchemaRef,
-    lasting: bool,
+    (lasting, nan): (bool, Nan),
 ) -> Result<Condition> {
     functions_are_known(state, &parsed, owner, lasting)?;
     spell_columns(&mut parsed, schema);
@@ -81,6 +82,8 @@ pub(super) fn compile(
     let predicate = resolve(state, owner, parsed, schema)?;
     sees_one_row(&predicate, !lasting).map_err(|what| owner.wrong(what))?;
     let predicate = expr::condition(&simplifier(state, &names), predicate, &names)
+        // NOT is gone by now: it went into the comparisons.
+        .and_then(|predicate| mind_nan(predicate, &names, nan))
         .and_then(|predicate| state.create_physical_expr(predicate, &names))
         .map_err(|error| owner.failed(error, schema))?;
     match predicate
@@ -96,6 +99,50 @@ pub(super) fn compile(
         .collect();
     columns.sort_unstable();
     Ok(Condition { predicate, columns })
+}
+
+/// What a comparison with NaN says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nan {
+    /// What it says in SQL: NaN is above all numbers.
+    Greatest,
+    /// It does not hold: no bound has NaN within.
+    Outside,
+    /// Nothing.
+    Unknown,
+}
+
+/// `predicate`, but comparisons of floats by `<`, `<=`, `>` and `>=` say of NaN what `nan` demands.
+fn mind_nan(predicate: Expr, names: &DFSchema, nan: Nan) -> Result<Expr, DataFusionError> {
+    let value = match nan {
+        Nan::Greatest => return Ok(predicate),
+        Nan::Outside => ScalarValue::Boolean(Some(false)),
+        Nan::Unknown => ScalarValue::Boolean(None),
+    };
+    let minded = predicate.transform_up(|expr| {
+        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = &expr else {
+            return Ok(Transformed::no(expr));
+        };
+        use Operator::{Gt, GtEq, Lt, LtEq};
+        if !matches!(op, Lt | LtEq | Gt | GtEq) {
+            return Ok(Transformed::no(expr));
+        }
+        let mut floats = Vec::new();
+        for side in [left, right] {
+            let literal = matches!(side.as_ref(), Expr::Literal(..));
+            if !literal && side.get_type(names)?.is_floating() {
+                floats.push(isnan().call(vec![side.as_ref().clone()]));
+            }
+        }
+        let Some(any) = floats.into_iter().reduce(Expr::or) else {
+            return Ok(Transformed::no(expr));
+        };
+        // A missing value is none that is NaN: the comparison itself says that it is unknown.
+        let is_nan = Expr::IsTrue(Box::new(any));
+        let told = when(is_nan, Expr::Literal(value.clone(), None)).otherwise(expr)?;
+        Ok(Transformed::yes(told))
+    })?;
+    Ok(minded.data)
 }
 
 /// The columns of `schema` as names that expressions may hold.

@@ -42,7 +42,8 @@ pub(crate) struct Evaluation {
 struct Found {
     tallies: Vec<Tally>,
     written: Measures,
-    rejected: Measures,
+    /// Only where rules leave rows out.
+    rejected: Option<Measures>,
     dropped: u64,
     quarantined: u64,
 }
@@ -73,8 +74,8 @@ pub(crate) struct Settled {
 /// The rows of a batch, told apart.
 #[derive(Debug)]
 pub(crate) struct Sorted {
-    /// Rows that go on; None: all of them.
-    pub kept: Option<BooleanArray>,
+    /// The rows that go on, and which ones do not; None: all of them go on.
+    pub left: Option<(RecordBatch, BooleanArray)>,
     /// Rows for quarantine, ascending, with all that is wrong with each.
     pub quarantined: Vec<(usize, Vec<Failure>)>,
 }
@@ -97,7 +98,7 @@ impl Evaluation {
             found: Mutex::new(Found {
                 tallies: vec![Tally::default(); compiled.rules.len()],
                 written: measures(compiled)?,
-                rejected: measures(compiled)?,
+                rejected: rejected(compiled)?,
                 dropped: 0,
                 quarantined: 0,
             }),
@@ -114,7 +115,7 @@ impl Evaluation {
             number,
             tallies: vec![Tally::default(); self.compiled.rules.len()],
             written: measures(&self.compiled)?,
-            rejected: measures(&self.compiled)?,
+            rejected: rejected(&self.compiled)?,
             dropped: 0,
             quarantined: 0,
             memory: self.memory.new_empty(),
@@ -151,7 +152,10 @@ impl Evaluation {
             };
             asked
         });
-        Past::of(needs)
+        let recorded = self.compiled.rules.iter();
+        let recorded = recorded.filter(|rule| matches!(rule.body, Body::Metric(_)));
+        let since = recorded.map(|rule| rule.rule.since_version).min();
+        Past::of(needs).since(since.unwrap_or(0))
     }
 
     /// Whether a rule asks for values of writes before this one.
@@ -162,18 +166,18 @@ impl Evaluation {
         })
     }
 
-    /// The verdict, when every worker is done. Without `all`, rules about all rows are not asked: there are none.
+    /// The verdict, when every worker is done. Without `all`, nothing is said: the statement writes no rows.
     pub(crate) fn settle(&self, past: &Past, all: bool) -> Result<Settled> {
         let mut found = self.found.lock();
-        let rejected = found.rejected.rows > 0;
-        let input = match rejected {
-            true => {
+        let out = found.rejected.take().filter(|measures| measures.rows > 0);
+        let rejected = out.is_some();
+        let input = match out {
+            Some(out) => {
                 let mut input = found.written.copied()?;
-                let rejected = std::mem::replace(&mut found.rejected, measures(&self.compiled)?);
-                input.merge(rejected)?;
+                input.merge(out)?;
                 Some(input.finish()?)
             }
-            false => None,
+            None => None,
         };
         let written = found.written.finish()?;
         let input = input.unwrap_or_else(|| written.clone());
@@ -181,8 +185,8 @@ impl Evaluation {
         let mut results = Vec::new();
         for (rule, tally) in self.compiled.rules.iter().zip(&found.tallies) {
             match &rule.body {
+                _ if !all => {}
                 Body::Row(_) | Body::Reference(_) => results.push(tally.result(rule)),
-                Body::Metric(_) if !all => {}
                 Body::Metric(formula) => {
                     let of = match rule.rule.over {
                         Over::Written => &written,
@@ -294,6 +298,11 @@ fn measures(compiled: &Compiled) -> Result<Measures> {
     Measures::new(&compiled.metrics, &compiled.schema, &compiled.partitioning)
 }
 
+fn rejected(compiled: &Compiled) -> Result<Option<Measures>> {
+    let kept = compiled.rejects() && !compiled.metrics.is_empty();
+    kept.then(|| measures(compiled)).transpose()
+}
+
 /// `ds = 2024-01-01, country = NULL`.
 pub(crate) fn spelled(partition: &PartitionValues) -> String {
     let value = |(column, value): (&String, &Option<String>)| match value {
@@ -383,7 +392,7 @@ pub(crate) struct Worker {
     number: usize,
     tallies: Vec<Tally>,
     written: Measures,
-    rejected: Measures,
+    rejected: Option<Measures>,
     dropped: u64,
     quarantined: u64,
     memory: MemoryReservation,
@@ -400,7 +409,6 @@ impl Worker {
     /// Asks every rule of every row of a batch, which has the columns of the table.
     pub(crate) fn sort(&mut self, batch: &RecordBatch) -> Result<Sorted> {
         let broken = self.broken(batch)?;
-        let rows = batch.num_rows();
         let rejected = |action: OnViolation| {
             let of = broken.iter().filter(|broken| {
                 self.evaluation.compiled.rules[broken.rule]
@@ -428,27 +436,30 @@ impl Worker {
         };
         self.quarantined += count(&quarantined);
         self.dropped += count(&dropped);
-        let kept = out.as_ref().map(|out| BooleanArray::new(!out, None));
-        match (&kept, &out) {
-            (Some(kept), Some(out)) => {
-                let of = |rows: &BooleanArray| {
-                    filter_record_batch(batch, rows).map_err(|error| {
-                        Error::internal(format!("rows told apart: {error}")).with_source(error)
-                    })
-                };
-                self.written.update(&of(kept)?)?;
-                self.rejected
-                    .update(&of(&BooleanArray::new(out.clone(), None))?)?;
+        let of = |rows: &BooleanArray| {
+            filter_record_batch(batch, rows).map_err(|error| {
+                Error::internal(format!("rows told apart: {error}")).with_source(error)
+            })
+        };
+        let left = match out {
+            Some(out) => {
+                let kept = BooleanArray::new(!&out, None);
+                let out = BooleanArray::new(out, None);
+                if let Some(rejected) = &mut self.rejected {
+                    rejected.update(&of(&out)?)?;
+                }
+                Some((of(&kept)?, out))
             }
-            _ => self.written.update(batch)?,
-        }
+            None => None,
+        };
+        self.written
+            .update(left.as_ref().map_or(batch, |(kept, _)| kept))?;
         self.account()?;
         let quarantined = match quarantined {
             Some(rows) => self.failures(batch, &broken, &rows),
             None => Vec::new(),
         };
-        debug_assert!(kept.as_ref().is_none_or(|kept| kept.len() == rows));
-        Ok(Sorted { kept, quarantined })
+        Ok(Sorted { left, quarantined })
     }
 
     /// Asks every rule of rows that stay where they are: numbers are over all of them.
@@ -459,7 +470,7 @@ impl Worker {
     }
 
     fn account(&self) -> Result<()> {
-        let bytes = self.written.size() + self.rejected.size();
+        let bytes = self.written.size() + self.rejected.as_ref().map_or(0, Measures::size);
         Ok(self.memory.try_resize(bytes)?)
     }
 
@@ -511,8 +522,9 @@ impl Worker {
             let broken = broken.iter().filter(|broken| broken.rows.value(row));
             let failures = broken.map(|broken| {
                 let rule = &rules[broken.rule];
-                let failed = broken.answers.failed.iter();
-                let reason = failed.clone().find(|(failed, _)| *failed == row);
+                let failed = &broken.answers.failed;
+                let reason = failed.binary_search_by_key(&row, |(failed, _)| *failed);
+                let reason = reason.ok().and_then(|at| failed.get(at));
                 Failure::of_rule(
                     &rule.rule,
                     match reason {
@@ -540,8 +552,10 @@ impl Worker {
         found.dropped += self.dropped;
         found.quarantined += self.quarantined;
         found.written.merge(self.written)?;
-        found.rejected.merge(self.rejected)?;
-        let size = found.written.size() + found.rejected.size();
+        if let (Some(all), Some(own)) = (&mut found.rejected, self.rejected) {
+            all.merge(own)?;
+        }
+        let size = found.written.size() + found.rejected.as_ref().map_or(0, Measures::size);
         drop(self.memory);
         Ok(self.evaluation.memory.try_resize(size)?)
     }

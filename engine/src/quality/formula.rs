@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::compile::spelled;
-use super::condition::{self, Condition, Owner};
+use super::condition::{self, Condition, Nan, Owner};
 use super::past::{MOST_SAMPLES, Need};
 use super::record::RuleOutcome;
 use crate::error::{Error, Result};
@@ -118,7 +118,7 @@ impl Formula {
             .map(|(at, term)| Field::new(format!("{METRIC}{at}"), term.data_type.clone(), true));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         Ok(Self {
-            condition: condition::compile(state, owner, parsed, &schema, false)?,
+            condition: condition::compile(state, owner, parsed, &schema, (false, Nan::Unknown))?,
             schema,
             terms,
         })
@@ -155,6 +155,11 @@ impl Formula {
                     None => ScalarValue::try_from(&term.data_type)?,
                 },
                 Past::Mean(samples) => mean(&before(&term.of, samples), samples),
+            };
+            // No number, so nothing that a bound could be held against.
+            let value = match is_nan(&value) {
+                true => ScalarValue::try_from(&term.data_type)?,
+                false => value,
             };
             let told = text(&value).unwrap_or_else(|| "NULL".to_owned());
             let told = format!("{} = {told}", term.text);
@@ -193,6 +198,15 @@ pub(super) fn text(value: &ScalarValue) -> Option<String> {
     }
 }
 
+fn is_nan(value: &ScalarValue) -> bool {
+    match value {
+        ScalarValue::Float16(Some(value)) => value.is_nan(),
+        ScalarValue::Float32(Some(value)) => value.is_nan(),
+        ScalarValue::Float64(Some(value)) => value.is_nan(),
+        _ => false,
+    }
+}
+
 /// A value that was recorded as text; unknown, where the metric was of another type then.
 fn read_back(text: String, data_type: &DataType) -> Result<ScalarValue> {
     match ScalarValue::Utf8(Some(text)).cast_to(data_type) {
@@ -204,7 +218,8 @@ fn read_back(text: String, data_type: &DataType) -> Result<ScalarValue> {
 fn mean(values: &[Option<String>], samples: usize) -> ScalarValue {
     let numbers = values
         .iter()
-        .filter_map(|value| value.as_ref()?.parse::<f64>().ok());
+        .filter_map(|value| value.as_ref()?.parse::<f64>().ok())
+        .filter(|value| !value.is_nan());
     let numbers: Vec<f64> = numbers.collect();
     ScalarValue::Float64(
         (numbers.len() == samples).then(|| numbers.iter().sum::<f64>() / samples as f64),

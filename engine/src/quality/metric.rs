@@ -129,7 +129,7 @@ impl Metric {
             [] => None,
         };
         let name = aggregate.fun().name();
-        Ok(Self {
+        let metric = Self {
             exact: !name.starts_with(ESTIMATES),
             numbers_only: OF_NUMBERS.contains(&name),
             text,
@@ -138,7 +138,12 @@ impl Metric {
             aggregate,
             arguments,
             filter,
-        })
+        };
+        // What cannot even begin would fail every write.
+        metric
+            .begin()
+            .map_err(|error| owner.wrong(error.message()))?;
+        Ok(metric)
     }
 
     /// Positions of the columns it reads.
@@ -161,27 +166,52 @@ impl Metric {
         Ok(self.aggregate.create_accumulator()?)
     }
 
-    /// The arguments for the rows of a batch that the metric is over.
-    fn arguments(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    /// Its arguments for the rows of a batch.
+    fn arguments(&self, batch: &RecordBatch) -> Result<Arguments> {
         let rows = batch.num_rows();
         let over = match &self.filter {
             Some(filter) => Some(filter.evaluate(batch)?.into_array(rows)?),
             None => None,
         };
-        let mut arguments = Vec::with_capacity(self.arguments.len());
+        let mut values = Vec::with_capacity(self.arguments.len());
         for argument in &self.arguments {
-            let mut values = argument.evaluate(batch)?.into_array(rows)?;
+            let mut array = argument.evaluate(batch)?.into_array(rows)?;
             if self.numbers_only
-                && let Some(nan) = nans(&values)
+                && let Some(nan) = nans(&array)
             {
-                values = nulled(&values, &NullBuffer::new(!&nan))?;
+                array = nulled(&array, &NullBuffer::new(!&nan))?;
             }
-            if let Some(over) = &over {
-                values = filter(&values, over.as_boolean()).map_err(unexpected)?;
-            }
-            arguments.push(values);
+            values.push(array);
         }
-        Ok(arguments)
+        Ok(Arguments { values, over })
+    }
+}
+
+/// What an aggregate is given, row by row.
+struct Arguments {
+    values: Vec<ArrayRef>,
+    /// Which rows it is over, if not all.
+    over: Option<ArrayRef>,
+}
+
+impl Arguments {
+    /// Those of the rows it is over.
+    fn all(self) -> Result<Vec<ArrayRef>> {
+        let Some(over) = self.over else {
+            return Ok(self.values);
+        };
+        let values = self.values.iter();
+        let values = values.map(|array| filter(array, over.as_boolean()).map_err(unexpected));
+        values.collect()
+    }
+
+    /// Those of some rows.
+    fn of(&self, rows: &UInt32Array) -> Result<Self> {
+        let taken = |array: &ArrayRef| take(array, rows, None).map_err(unexpected);
+        Ok(Self {
+            values: self.values.iter().map(taken).collect::<Result<_>>()?,
+            over: self.over.as_ref().map(taken).transpose()?,
+        })
     }
 }
 
@@ -321,7 +351,7 @@ impl Measures {
             if !metric.whole() {
                 continue;
             }
-            state.update_batch(&metric.arguments(batch)?)?;
+            state.update_batch(&metric.arguments(batch)?.all()?)?;
         }
         match &mut self.groups {
             Some(groups) => groups.update(&self.metrics, batch),
@@ -452,13 +482,12 @@ impl Groups {
         for (row, key) in keys.iter().enumerate() {
             by_key.entry(key).or_default().push(row as u32);
         }
-        let alone = by_key.len() == 1;
+        let grouped = metrics.iter().filter(|metric| metric.asked.partitions);
+        let arguments = grouped
+            .map(|metric| metric.arguments(batch))
+            .collect::<Result<Vec<_>>>()?;
         for (key, rows) in by_key {
             let Some(first) = rows.first() else { continue };
-            let part = match alone {
-                true => batch.clone(),
-                false => taken(batch, &UInt32Array::from(rows.clone()))?,
-            };
             let key = key.owned();
             if !self.by_key.contains_key(&key) {
                 let group = self.begin(metrics, batch, *first as usize)?;
@@ -467,10 +496,10 @@ impl Groups {
             let Some(group) = self.by_key.get_mut(&key) else {
                 continue;
             };
-            group.rows += part.num_rows() as u64;
-            let grouped = metrics.iter().filter(|metric| metric.asked.partitions);
-            for (metric, state) in grouped.zip(&mut group.states) {
-                state.update_batch(&metric.arguments(&part)?)?;
+            group.rows += rows.len() as u64;
+            let rows = UInt32Array::from(rows);
+            for (arguments, state) in arguments.iter().zip(&mut group.states) {
+                state.update_batch(&arguments.of(&rows)?.all()?)?;
             }
         }
         Ok(())
@@ -490,11 +519,4 @@ impl Groups {
             states: grouped.map(Metric::begin).collect::<Result<_>>()?,
         })
     }
-}
-
-fn taken(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch> {
-    let columns = batch.columns().iter();
-    let columns: std::result::Result<Vec<ArrayRef>, _> =
-        columns.map(|column| take(column, rows, None)).collect();
-    RecordBatch::try_new(batch.schema(), columns.map_err(unexpected)?).map_err(unexpected)
 }

@@ -7,7 +7,7 @@
 //! - `rule`: what is kept and exchanged
 //! - `check`, `condition`: what one row is asked, Delta's CHECK included
 //! - `compile`: from text to something that can be asked; everything wrong with a rule is told there
-//! - `row`, `reference`: rules about each row
+//! - `row`, `reference`: rules about each row; `keys`: the keys that a `reference` looks for
 //! - `metric`, `formula`, `past`: numbers about all rows of a write, and rules about these
 //! - `evaluate`: all rules over the batches of one worker, and what all workers found
 //! - `failure`: what is wrong with one row
@@ -22,6 +22,7 @@ mod condition;
 pub(crate) mod evaluate;
 pub(crate) mod failure;
 mod formula;
+mod keys;
 pub(crate) mod metric;
 pub(crate) mod past;
 pub(crate) mod record;

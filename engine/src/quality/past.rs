@@ -23,6 +23,8 @@ pub(crate) struct Past {
     series: HashMap<Key, Series>,
     /// Values that may still be found.
     missing: usize,
+    /// The version from which on they were recorded.
+    since: u64,
 }
 
 type Key = (String, Over, Option<PartitionValues>);
@@ -49,6 +51,17 @@ impl Past {
         }
         past.missing = past.series.values().map(|series| series.wanted).sum();
         past
+    }
+
+    /// The same, of no version before this one.
+    pub(super) fn since(mut self, version: u64) -> Self {
+        self.since = version;
+        self
+    }
+
+    /// The oldest version that may be of interest.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.since
     }
 
     /// Whether more writes have to be looked at.

@@ -3,48 +3,37 @@
 //! The keys are those of the version of the other table that the statement sees. As in SQL, a row with a NULL in
 //! one of its columns refers to nothing, and the answer for it is unknown.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
-use arrow::buffer::NullBuffer;
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::row::{RowConverter, SortField};
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::common::runtime::JoinSet;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream_partitioned};
 use futures::TryStreamExt;
 
 use super::condition::{Owner, suggest};
+pub(super) use super::keys::Keys;
 use crate::error::{Error, Result};
 use crate::shown::sql_name;
 use crate::sql;
-
-/// Memory of one kept key besides its bytes: its place in the table and its own allocation.
-const KEY_BYTES: usize = 48;
 
 /// A rule whose columns must be found among the keys of another table.
 #[derive(Debug, Clone)]
 pub(super) struct ReferenceRule {
     label: String,
     table: String,
+    /// The other table, as the rule spells it.
+    other: String,
     columns: Vec<usize>,
     /// The types in which columns and keys are compared.
     types: Vec<DataType>,
     /// Reads the keys, and nothing else, of the other table.
     keys: Arc<dyn ExecutionPlan>,
-}
-
-/// The keys of the other table, ready to be asked.
-#[derive(Debug)]
-pub(super) struct Keys {
-    known: HashSet<Box<[u8]>>,
-    /// Held as long as the keys are.
-    _memory: MemoryReservation,
 }
 
 impl ReferenceRule {
@@ -88,6 +77,7 @@ impl ReferenceRule {
         Ok(Self {
             label: owner.label.to_owned(),
             table: owner.table.to_owned(),
+            other,
             columns,
             types,
             keys,
@@ -98,79 +88,44 @@ impl ReferenceRule {
         &self.columns
     }
 
-    fn converter(&self) -> Result<RowConverter> {
-        let fields = self.types.iter().cloned().map(SortField::new);
-        RowConverter::new(fields.collect()).map_err(|error| self.broken(&error))
-    }
-
-    fn broken(&self, error: &arrow::error::ArrowError) -> Error {
-        Error::internal(format!("{} of table {}: {error}", self.label, self.table))
-    }
-
-    /// Reads the keys.
+    /// Reads the keys, all partitions of the other table at once.
     ///
     /// # Errors
     /// When they cannot be read, or are more than memory allows.
     pub(super) async fn load(&self, context: &Arc<TaskContext>) -> Result<Keys> {
-        let converter = self.converter()?;
+        let what = format!(
+            "{} of table {}: the keys of table {}",
+            self.label, self.table, self.other
+        );
         let memory =
             MemoryConsumer::new(format!("Keys[{}]", self.label)).register(context.memory_pool());
-        let mut known: HashSet<Box<[u8]>> = HashSet::new();
-        let mut batches = execute_stream(Arc::clone(&self.keys), Arc::clone(context))?;
-        while let Some(batch) = batches.try_next().await? {
-            let (rows, nulls) = self.rows(&converter, batch.columns())?;
-            let mut bytes = 0;
-            for row in 0..rows.num_rows() {
-                if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
-                    continue;
+        let keys = Keys::new(&self.types, memory).map_err(|error| error.ending(&what))?;
+        let mut readers = JoinSet::new();
+        for mut batches in execute_stream_partitioned(Arc::clone(&self.keys), Arc::clone(context))?
+        {
+            let (keys, what) = (keys.clone(), what.clone());
+            readers.spawn(async move {
+                while let Some(batch) = batches.try_next().await? {
+                    keys.add(batch.columns())
+                        .map_err(|error| error.ending(&what))?;
                 }
-                let key = rows.row(row);
-                if !known.contains(key.as_ref()) {
-                    bytes += key.as_ref().len() + KEY_BYTES;
-                    known.insert(key.as_ref().into());
-                }
-            }
-            memory.try_grow(bytes)?;
+                Ok::<_, Error>(())
+            });
         }
-        Ok(Keys {
-            known,
-            _memory: memory,
-        })
+        while let Some(ended) = readers.join_next().await {
+            ended.map_err(|error| {
+                Error::internal(format!("{what}: a reader stopped")).with_source(error)
+            })??;
+        }
+        Ok(keys)
     }
 
-    /// The keys in `columns` in a form that is equal where they are, and where one of their values is missing.
-    fn rows(
-        &self,
-        converter: &RowConverter,
-        columns: &[ArrayRef],
-    ) -> Result<(arrow::row::Rows, Option<NullBuffer>)> {
-        let exact = CastOptions {
-            // A value that does not fit the common type equals none of the other side.
-            safe: true,
-            ..CastOptions::default()
-        };
-        let mut nulls = None;
-        let mut common = Vec::with_capacity(columns.len());
-        for (column, to) in columns.iter().zip(&self.types) {
-            nulls = NullBuffer::union(nulls.as_ref(), column.logical_nulls().as_ref());
-            common
-                .push(cast_with_options(column, to, &exact).map_err(|error| self.broken(&error))?);
-        }
-        let rows = converter
-            .convert_columns(&common)
-            .map_err(|error| self.broken(&error))?;
-        Ok((rows, nulls))
-    }
-
+    /// Which rows of a batch of the own table refer to a key; unknown where a column is NULL.
     pub(super) fn ask(&self, keys: &Keys, batch: &RecordBatch) -> Result<BooleanArray> {
-        let columns: Vec<ArrayRef> = self
-            .columns
-            .iter()
-            .map(|at| Arc::clone(batch.column(*at)))
-            .collect();
-        let (rows, nulls) = self.rows(&self.converter()?, &columns)?;
-        let found = (0..rows.num_rows()).map(|row| keys.known.contains(rows.row(row).as_ref()));
-        Ok(BooleanArray::new(found.collect(), nulls))
+        let columns = self.columns.iter().map(|at| Arc::clone(batch.column(*at)));
+        let columns: Vec<ArrayRef> = columns.collect();
+        keys.find(&columns)
+            .map_err(|error| error.ending(&format!("{} of table {}", self.label, self.table)))
     }
 }
 
@@ -208,4 +163,74 @@ fn place(owner: Owner<'_>, schema: &SchemaRef, name: &str, of: &str) -> Result<u
         let names = schema.fields().iter().map(|field| field.name().as_str());
         suggest(owner.wrong(format!("no column {name}{of}")), name, names)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{Field, Schema};
+    use datafusion::datasource::MemTable;
+    use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+    use datafusion::prelude::{SessionConfig, SessionContext};
+
+    fn batch(ids: impl IntoIterator<Item = Option<i64>>) -> RecordBatch {
+        let field = Field::new("id", DataType::Int64, true);
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter(ids));
+        RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![ids]).unwrap()
+    }
+
+    /// A rule about a table of four partitions, with keys from 0 on, each of them twice and one NULL in each
+    /// partition; and the session it runs in.
+    async fn rule(keys: i64, memory: usize) -> (ReferenceRule, SessionContext) {
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory, 1.0);
+        let session =
+            SessionContext::new_with_config_rt(SessionConfig::new(), runtime.build_arc().unwrap());
+        let partition = |number: i64| {
+            let of = |key: &i64| key % 4 == number || key % 4 == (number + 1) % 4;
+            let keys = (0..keys).filter(of).map(Some);
+            vec![batch(keys.chain([None]))]
+        };
+        let partitions: Vec<_> = (0..4).map(partition).collect();
+        let schema = batch([]).schema();
+        let clients = MemTable::try_new(Arc::clone(&schema), partitions).unwrap();
+        session
+            .register_table("clients", Arc::new(clients))
+            .unwrap();
+        let owner = Owner {
+            label: "rule known",
+            table: "public.orders",
+        };
+        let text = "id REFERENCES clients (id)";
+        let rule = ReferenceRule::compile(&session.state(), owner, text, &schema).await;
+        (rule.unwrap(), session)
+    }
+
+    #[tokio::test]
+    async fn keys_of_all_partitions_are_known() {
+        let (rule, session) = rule(10_000, 16 << 20).await;
+        let keys = rule.load(&session.task_ctx()).await.unwrap();
+        let rows = batch([Some(0), Some(9_999), Some(10_000), Some(-1), None]);
+        let answers: Vec<_> = rule.ask(&keys, &rows).unwrap().iter().collect();
+        let expected = [Some(true), Some(true), Some(false), Some(false), None];
+        assert_eq!(answers, expected);
+        let all = batch((0..10_000).map(Some));
+        assert_eq!(rule.ask(&keys, &all).unwrap().true_count(), 10_000);
+        let pool = &session.runtime_env().memory_pool;
+        assert!(pool.reserved() > 0);
+        drop(keys);
+        assert_eq!(pool.reserved(), 0);
+    }
+
+    #[tokio::test]
+    async fn too_many_keys_are_told_with_rule_tables_and_bytes() {
+        let (rule, session) = rule(100_000, 1 << 18).await;
+        let error = rule.load(&session.task_ctx()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        let start = "rule known of table public.orders: the keys of table clients: ";
+        let bytes = error.message().strip_prefix(start).unwrap();
+        let bytes = bytes.strip_suffix(" bytes do not fit into memory").unwrap();
+        assert!(bytes.parse::<usize>().unwrap() > 1 << 17, "{error}");
+    }
 }

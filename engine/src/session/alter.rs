@@ -54,6 +54,8 @@ pub(super) async fn table(
                 properties::check(&opened.name, &key, &value)?;
                 draft.set(key, value)?;
             }
+            let (columns, properties) = (&opened.snapshot.schema, &draft.metadata.configuration);
+            constraint::quarantinable(&opened.name, columns, properties)?;
             amend(scope, &opened, "SET TBLPROPERTIES", draft.finish()?, false).await?;
         }
         AlterAction::UnsetProperties { keys, if_exists } => {
@@ -282,6 +284,7 @@ pub(super) async fn amend(
             transaction: None,
             quarantine: Vec::new(),
             replayed: Vec::new(),
+            compares: false,
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::AsArray;
-use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
+use datafusion::arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use datafusion::dataframe::DataFrame;
 use datafusion::sql::sqlparser::ast;
 
@@ -17,8 +17,8 @@ use super::{quality, references};
 use crate::error::{Error, ErrorKind, Result};
 use crate::quality::compile::Terms;
 use crate::quality::metric::Partitioning;
-use crate::quality::rule::{self, Rule, RuleKind};
-use crate::quality::{check, compile};
+use crate::quality::rule::{self, OnViolation, Rule, RuleKind};
+use crate::quality::{check, compile, failure};
 use crate::sql::{self, Check};
 use crate::table::actions::Protocol;
 use crate::table::{partition, protocol};
@@ -233,13 +233,46 @@ pub(super) async fn define(
     rule: Rule,
 ) -> Result<Rule> {
     let rule = references::resolved(scope, table, rule)?;
+    if rule.on_violation == OnViolation::QuarantineRow {
+        free(table, columns)?;
+    }
     let terms = Terms {
         state: &scope.state(),
         table,
         schema: columns,
         partitioning: &partitioning(columns, partition_columns),
+        checks: &[],
     };
     compile::define(terms, rule).await
+}
+
+/// Refuses columns that a table of these properties cannot have beside its quarantine, if it has one.
+pub(super) fn quarantinable(
+    table: &str,
+    columns: &Schema,
+    properties: &BTreeMap<String, String>,
+) -> Result<()> {
+    let invalid = properties.get(rule::QUARANTINE_INVALID);
+    // A rule that is disabled may be enabled again.
+    let quarantines = invalid.is_some_and(|value| value == "true")
+        || rule::rules(table, properties)?
+            .iter()
+            .any(|rule| rule.on_violation == OnViolation::QuarantineRow);
+    match quarantines {
+        true => free(table, columns),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a column whose name quarantined rows have for something else.
+fn free(table: &str, columns: &Schema) -> Result<()> {
+    match failure::reserved(columns) {
+        None => Ok(()),
+        Some(column) => Err(Error::invalid(format!(
+            "table {table} cannot have both a quarantine and a column {column}: quarantined rows have a {column} of their own"
+        ))
+        .with_hint("give the column another name")),
+    }
 }
 
 /// How a table of these columns is partitioned. A column that is not there is told elsewhere.

@@ -123,6 +123,7 @@ async fn described(
         let rule = constraint::define(scope, &name, &columns, &partitioned_by, rule).await?;
         constraint::declare(scope, &name, rule, version, &mut configuration)?;
     }
+    constraint::quarantinable(&name, &columns, &configuration)?;
     let spec = Spec {
         schema,
         table,

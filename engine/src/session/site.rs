@@ -71,6 +71,7 @@ pub(super) async fn empty(scope: &Arc<Scope>, spec: &Spec) -> Result<()> {
             transaction: None,
             quarantine: Vec::new(),
             replayed: Vec::new(),
+            compares: false,
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()

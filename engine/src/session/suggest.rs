@@ -14,6 +14,7 @@ use super::scope::{Opened, Scope};
 use super::{constraint, show};
 use crate::answer::Answer;
 use crate::error::{Error, Result};
+use crate::quality::compile::plainest;
 use crate::quality::record::MetricValue;
 use crate::quality::rule::{OnViolation, Over, PROFILE, Rule};
 use crate::sql;
@@ -135,7 +136,7 @@ impl Profile {
                 continue;
             };
             let values = profile.columns.entry(column.clone()).or_default();
-            let name = sql::quoted(column);
+            let name = plainest(column);
             let is = |function: &str| metric.metric == format!("{function}({name})");
             if is("null_count") {
                 values.nulls = value.parse().ok();
@@ -195,7 +196,7 @@ fn complete(field: &Field, seen: &[(u64, &Values)]) -> Option<(Rule, String)> {
     Some((
         Rule::new(
             format!("{}_complete", field.name()),
-            format!("{} IS NOT NULL", sql::quoted(field.name())),
+            format!("{} IS NOT NULL", plainest(field.name())),
         ),
         format!("no NULL in {}", told(rows, seen.len())),
     ))
@@ -231,7 +232,7 @@ fn bounded(field: &Field, seen: &[(u64, &Values)]) -> Option<(Rule, String)> {
     let rows: u64 = ranges.iter().map(|range| range.0).sum();
     let mut rule = Rule::new(
         format!("{}_bounds", field.name()),
-        format!("{} BETWEEN {least} AND {most}", sql::quoted(field.name())),
+        format!("{} BETWEEN {least} AND {most}", plainest(field.name())),
     );
     rule.on_violation = OnViolation::Warn;
     Some((
@@ -279,7 +280,7 @@ fn unique(field: &Field, seen: &[(u64, &Values)]) -> Option<(Rule, String)> {
     }
     let mut rule = Rule::new(
         format!("{}_unique", field.name()),
-        format!("is_unique({})", sql::quoted(field.name())),
+        format!("is_unique({})", plainest(field.name())),
     );
     rule.on_violation = OnViolation::Warn;
     Some((

@@ -25,7 +25,8 @@ pub(crate) const MAX_ID: &str = "delta.columnMapping.maxColumnId";
 pub(crate) const FEATURE: &str = "columnMapping";
 
 const PREFIX: &str = "delta.columnMapping.";
-const PHYSICAL_NAME: &str = "delta.columnMapping.physicalName";
+/// Metadata of a field: the name it has in files.
+pub(super) const PHYSICAL_NAME: &str = "delta.columnMapping.physicalName";
 const ID: &str = "delta.columnMapping.id";
 
 /// How columns of a table find their data in a file.

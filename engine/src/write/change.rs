@@ -67,6 +67,8 @@ pub(crate) struct Changes(Mutex<Noted>);
 struct Noted {
     /// By the number of the file.
     rows: HashMap<u32, RoaringTreemap>,
+    /// Of these, the rows that stay all the same.
+    spared: HashMap<u32, RoaringTreemap>,
     /// Rows that went on.
     passed: u64,
     inserted: u64,
@@ -97,12 +99,10 @@ impl Changes {
             };
             let row = u64::try_from(row)
                 .map_err(|_| Error::internal("a row lies before its file begins"))?;
-            let taken = noted.rows.get_mut(&file);
-            if taken.is_some_and(|taken| taken.remove(row)) {
+            if noted.spared.entry(file).or_default().insert(row) {
                 noted.updated -= 1;
             }
         }
-        noted.rows.retain(|_, taken| !taken.is_empty());
         Ok(())
     }
 
@@ -123,6 +123,13 @@ impl Changes {
         let files = change.located.files();
         let mut rows: BTreeMap<String, TakenRows> = BTreeMap::new();
         for (number, taken) in &noted.rows {
+            let taken = match noted.spared.get(number) {
+                Some(spared) => &(taken - spared),
+                None => taken,
+            };
+            if taken.is_empty() {
+                continue;
+            }
             let file = files.get(*number as usize).ok_or_else(|| {
                 Error::internal(format!(
                     "a changed row lies in file {number}, which was not read"

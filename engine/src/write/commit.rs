@@ -16,7 +16,7 @@ use super::removal::{self, Removal};
 use super::report::WriteReport;
 use super::target::NewTable;
 use crate::error::{Error, ErrorKind, Result, took_nothing};
-use crate::quality::record::{Replayed, SideFile};
+use crate::quality::record::{Replayed, RuleOutcome, RuleResult, SideFile};
 use crate::settings::Settings;
 use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol, Txn};
 use crate::table::handle::Table;
@@ -53,13 +53,18 @@ pub(crate) struct Intent {
     pub quarantine: Vec<SideFile>,
     /// Quarantined rows that it takes up again.
     pub replayed: Vec<Replayed>,
+    /// Whether its rules compared it with the writes before it.
+    pub compares: bool,
     pub report: WriteReport,
 }
 
 impl Intent {
-    /// Whether the table would be the same with it as without.
-    pub(super) fn is_empty(&self) -> bool {
-        self.adds.is_empty()
+    /// Whether the table would be the same with it as without, and nobody would learn anything of it.
+    pub(super) fn says_nothing(&self) -> bool {
+        let broken = |result: &RuleResult| result.outcome == RuleOutcome::Violated;
+        self.report.rows_dropped == 0
+            && !self.report.rules.iter().any(broken)
+            && self.adds.is_empty()
             && matches!(self.removes, Removes::None)
             && self.metadata.is_none()
             && self.quarantine.is_empty()
@@ -111,8 +116,11 @@ pub(crate) async fn commit(
         .run()
         .await
     });
-    work.await
-        .map_err(|error| Error::internal("a commit stopped half-way").with_source(error))?
+    // A task that stopped may have stopped after the commit was there.
+    work.await.unwrap_or_else(|error| {
+        let stopped = Error::internal("a commit stopped half-way").with_source(error);
+        Ok(Outcome::Unknown(stopped))
+    })
 }
 
 struct Attempt {
@@ -156,7 +164,11 @@ impl Attempt {
             };
             match landed {
                 Landed::Ours => {
-                    self.landed(head.as_deref(), version, &bytes)?;
+                    if let Err(error) = self.landed(head.as_deref(), version, &bytes) {
+                        // It is there; only this engine has to read it again.
+                        tracing::warn!(%error, version, "a commit was not understood by its writer");
+                        self.table.forget();
+                    }
                     return Ok(Outcome::Committed(report));
                 }
                 Landed::Unknown(error) => return Ok(Outcome::Unknown(error)),

@@ -64,7 +64,7 @@ pub(super) async fn reason(
             head.version
         )));
     }
-    if matches!(intent.reads, Reads::Nothing) && intent.replayed.is_empty() {
+    if matches!(intent.reads, Reads::Nothing) && intent.replayed.is_empty() && !intent.compares {
         return Ok(None);
     }
     for version in base.version + 1..=head.version {
@@ -76,6 +76,12 @@ pub(super) async fn reason(
         if let Some(path) = replayed_too(intent, &commit) {
             return Ok(Some(format!(
                 "version {version} of table {name} has replayed rows of '{path}'"
+            )));
+        }
+        if intent.compares && measured(&commit) {
+            return Ok(Some(format!(
+                "version {version} of table {name} is one that rules compare the {} with",
+                intent.operation
             )));
         }
         if overlooked(intent, base, &commit)? {
@@ -142,10 +148,22 @@ pub(crate) struct TakenRows {
     pub rows: RoaringTreemap,
 }
 
+/// Whether the commit recorded metrics.
+fn measured(commit: &Commit) -> bool {
+    let marker = commit.info().and_then(|info| info.selvedge.as_ref());
+    let report = marker.and_then(|marker| marker.report.as_ref());
+    report.is_some_and(|report| !report.metrics.is_empty())
+}
+
 /// The file of quarantine from which both take rows up again, if there is one.
 fn replayed_too<'a>(intent: &'a Intent, commit: &Commit) -> Option<&'a str> {
-    let theirs = &commit.info()?.selvedge.as_ref()?.replayed;
+    let info = commit.info()?;
     let mut own = intent.replayed.iter();
+    // It may bring back what was replayed, and take away what was put aside.
+    if info.operation.as_deref() == Some("RESTORE") {
+        return own.next().map(|own| own.path.as_str());
+    }
+    let theirs = &info.selvedge.as_ref()?.replayed;
     own.find(|own| theirs.iter().any(|their| their.path == own.path))
         .map(|own| own.path.as_str())
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, RecordBatch, StringArray, UInt32Array, make_array, new_null_array,
+    Array, ArrayRef, ListArray, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array,
+    make_array, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::take_record_batch;
@@ -14,7 +15,7 @@ use arrow::json::writer::LineDelimited;
 use arrow::json::writer::{LineDelimitedWriter, WriterBuilder};
 
 use super::cast::Cast;
-use super::quality::{set_aside, unexpected};
+use super::quality::{Misfits, replaces, set_aside, unexpected};
 use super::validate::{Place, TableRules, cast_column};
 use crate::error::{Error, Result};
 use crate::quality::failure::Failure;
@@ -48,6 +49,20 @@ fn nullable(batch: &RecordBatch) -> Result<RecordBatch> {
     RecordBatch::try_new(schema, batch.columns().to_vec()).map_err(unexpected)
 }
 
+/// Adds the values that do not fit to what is wrong with each row. One that lacks a value is refused before its
+/// others are looked at, and quarantine could say nothing of them otherwise.
+fn complete(places: &mut [Vec<Place>], unfit: &Unfit) {
+    for (row, at) in unfit.keys() {
+        let place = Place::Type(*at);
+        if let Some(places) = places.get_mut(*row)
+            && !places.contains(&place)
+        {
+            places.push(place);
+            places.sort_unstable();
+        }
+    }
+}
+
 impl Invalid<'_> {
     pub(super) fn set_aside(&self, schema: &SchemaRef, given: &RecordBatch) -> Result<RecordBatch> {
         let mut places: BTreeMap<usize, Vec<Place>> = BTreeMap::new();
@@ -61,8 +76,10 @@ impl Invalid<'_> {
         for at in 0..self.rules.schema.fields().len() {
             columns.push(self.fitting(&came, at, &mut unfit)?);
         }
+        let mut places: Vec<Vec<Place>> = places.into_values().collect();
+        complete(&mut places, &unfit);
         let failures: Vec<Vec<Failure>> = places
-            .values()
+            .iter()
             .enumerate()
             .map(|(row, places)| {
                 let failure = |place: &Place| self.failure(*place, &came, row, &unfit);
@@ -70,7 +87,27 @@ impl Invalid<'_> {
             })
             .collect();
         let failures = failures.iter().map(Vec::as_slice);
-        set_aside(schema, failures, Some(self.json(&came)?), &columns)
+        let misfits = Misfits {
+            came: self.json(&came)?,
+            columns: self.unfit_columns(&places),
+        };
+        let replaces = replaces(&came, self.rules.schema.fields().len());
+        set_aside(schema, failures, Some(misfits), replaces, &columns)
+    }
+
+    /// For each row the columns that a value of it does not fit.
+    fn unfit_columns(&self, places: &[Vec<Place>]) -> ListArray {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for places in places {
+            for place in places {
+                if let Place::Type(at) = place {
+                    let name = self.rules.schema.field(*at).name();
+                    lists.values().append_value(name);
+                }
+            }
+            lists.append(true);
+        }
+        lists.finish()
     }
 
     /// The values of a column that fit it; what is wrong with the others is noted, row by row.

@@ -15,6 +15,7 @@ use super::validate::TableRules;
 use crate::error::{Error, Result};
 use crate::quality::check;
 use crate::quality::compile::{Terms, compile};
+use crate::quality::failure::reserved;
 use crate::quality::rule::{PROFILE, QUARANTINE_INVALID};
 use crate::table::protocol;
 
@@ -42,6 +43,7 @@ pub(crate) async fn plan(
         table: target.name.clone(),
         schema: Arc::clone(&target.schema),
         checks,
+        condition: condition.is_some(),
         quarantines_invalid: target.is_set(QUARANTINE_INVALID),
     });
     let partitioning = target.partitioning()?;
@@ -50,8 +52,22 @@ pub(crate) async fn plan(
         table: &target.name,
         schema: &target.schema,
         partitioning: &partitioning,
+        checks: &[],
     };
-    let compiled = compile(terms, &target.rules()?, target.is_set(PROFILE)).await?;
+    // Where no row is written, none is asked.
+    let compiled = match matches!(target.operation, "DELETE" | "TRUNCATE") {
+        true => compile(terms, &[], false).await?,
+        false => compile(terms, &target.rules()?, target.is_set(PROFILE)).await?,
+    };
+    if (compiled.quarantines() || rules.quarantines_invalid)
+        && let Some(column) = reserved(&target.schema)
+    {
+        return Err(Error::invalid(format!(
+            "table {}: rows are quarantined with a column {column} of their own, so the table cannot have one",
+            target.name
+        ))
+        .with_hint("rename the column, or drop the rules that quarantine rows"));
+    }
     let context = WriteContext::new(
         target.name.as_str(),
         Arc::clone(&target.schema),

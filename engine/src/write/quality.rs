@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, StringArray, UInt32Array,
+    new_null_array,
 };
-use arrow::compute::{filter_record_batch, take_record_batch};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, UInt32Type};
 
 use super::change::{ChangeAccount, Changes};
@@ -90,20 +91,18 @@ impl Work for Asking {
             // Nothing will be visible; the rest is asked so that the error is exact.
             return Ok(Step::default());
         }
-        let Some(kept) = sorted.kept else {
+        let Some((on, out)) = sorted.left else {
             let on = (rows.num_rows() > 0).then_some(rows);
             return Ok(Step { on, aside: None });
         };
         if let Some(changes) = &self.changes {
-            let out = arrow::compute::not(&kept).map_err(unexpected)?;
             spare(changes, &batch, &self.schema, &out)?;
         }
-        let on = filter_record_batch(&rows, &kept).map_err(unexpected)?;
         Ok(Step {
             on: (on.num_rows() > 0).then_some(on),
             aside: match sorted.quarantined.is_empty() {
                 true => None,
-                false => Some(self.set_aside(&rows, &sorted.quarantined)?),
+                false => Some(self.set_aside(&batch, &sorted.quarantined)?),
             },
         })
     }
@@ -114,32 +113,66 @@ impl Work for Asking {
 }
 
 impl Asking {
+    /// `batch`: as it came, with the places of the rows that are replaced.
     fn set_aside(
         &self,
-        rows: &RecordBatch,
+        batch: &RecordBatch,
         quarantined: &[(usize, Vec<Failure>)],
     ) -> Result<RecordBatch> {
         let places: UInt32Array = quarantined.iter().map(|(row, _)| *row as u32).collect();
-        let taken = take_record_batch(rows, &places).map_err(unexpected)?;
+        let taken = take_record_batch(batch, &places).map_err(unexpected)?;
         let failures = quarantined.iter().map(|(_, failures)| failures.as_slice());
-        set_aside(&self.aside, failures, None, taken.columns())
+        let width = self.schema.fields().len();
+        let replaces = replaces(&taken, width);
+        set_aside(
+            &self.aside,
+            failures,
+            None,
+            replaces,
+            &taken.columns()[..width],
+        )
     }
+}
+
+/// What is to be known of rows that did not fit the table.
+pub(super) struct Misfits {
+    /// The rows as they came.
+    pub came: StringArray,
+    /// The columns in which each lacks its value.
+    pub columns: ListArray,
 }
 
 /// Rows as quarantine keeps them: what is wrong with each, how it came if that is not how it is, and its columns.
 pub(super) fn set_aside<'a>(
     schema: &SchemaRef,
     failures: impl Iterator<Item = &'a [Failure]>,
-    came: Option<StringArray>,
+    misfits: Option<Misfits>,
+    replaces: BooleanArray,
     columns: &[ArrayRef],
 ) -> Result<RecordBatch> {
     let failures = failure::column(failures);
-    let came: ArrayRef = match came {
-        Some(came) => Arc::new(came),
-        None => new_null_array(&DataType::Utf8, failures.len()),
+    let rows = failures.len();
+    let (came, unfit): (ArrayRef, ArrayRef) = match misfits {
+        Some(misfits) => (Arc::new(misfits.came), Arc::new(misfits.columns)),
+        None => (
+            new_null_array(&DataType::Utf8, rows),
+            new_null_array(&failure::unfit_type(), rows),
+        ),
     };
-    let columns = [failures, came].into_iter().chain(columns.iter().cloned());
+    let own: [ArrayRef; 4] = [failures, came, Arc::new(replaces), unfit];
+    let columns = own.into_iter().chain(columns.iter().cloned());
     RecordBatch::try_new(Arc::clone(schema), columns.collect()).map_err(unexpected)
+}
+
+/// Which rows were to take the place of one of the table: those that come with its place behind their `width`
+/// columns.
+pub(super) fn replaces(batch: &RecordBatch, width: usize) -> BooleanArray {
+    let places = match batch.columns().get(width..).unwrap_or_default() {
+        [file, row] => Some((file, row)),
+        _ => None,
+    };
+    let replaces = |at| places.is_some_and(|(file, row)| file.is_valid(at) && row.is_valid(at));
+    (0..batch.num_rows()).map(|at| Some(replaces(at))).collect()
 }
 
 /// The rows that `out` names do not replace anything: the old ones stay as they are.
@@ -147,7 +180,7 @@ pub(super) fn spare(
     changes: &Changes,
     batch: &RecordBatch,
     table: &SchemaRef,
-    out: &arrow::array::BooleanArray,
+    out: &BooleanArray,
 ) -> Result<()> {
     let width = table.fields().len();
     let [file, row] = batch.columns().get(width..).unwrap_or_default() else {

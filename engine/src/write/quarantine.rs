@@ -1,34 +1,80 @@
 //! The rows that leave the path, into files beside the table's. Only the commit of the write names them, so they
 //! are there in the same instant as the rows that went on, or never.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, AsArray, ListArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc::Receiver;
 
-use super::files::{FileSink, Written};
+use super::files::{FileSink, Held, Written};
 use super::target::WriteTarget;
 use crate::error::{Error, Result};
-use crate::quality::failure::quarantine_schema;
+use crate::quality::failure::{UNFIT, quarantine_schema};
 use crate::quality::record::SideFile;
 use crate::table::actions::{Format, Metadata};
+use crate::table::mapping;
 use crate::table::records::{QUARANTINE, quarantine_folder};
 use crate::table::snapshot::TableRoot;
 
-/// Writes the rows of one write that go to quarantine.
+/// Writes the rows of one write that go to quarantine, in the names that the table's files have for its columns:
+/// a column that is renamed keeps its values there, and one that gets the name of a dropped one does not find them.
 pub(super) struct Quarantine {
     sink: FileSink,
     schema: SchemaRef,
+    names: Names,
+}
+
+/// What files call the columns of the table, where that is another name.
+#[derive(Clone)]
+struct Names(Arc<HashMap<String, String>>);
+
+impl Names {
+    fn new(table: &Schema, in_files: &Schema) -> Self {
+        let fields = table.fields().iter().zip(in_files.fields());
+        let other = fields.filter(|(own, file)| own.name() != file.name());
+        let names = other.map(|(own, file)| (own.name().clone(), file.name().clone()));
+        Self(Arc::new(names.collect()))
+    }
+
+    /// The rows with these names for the columns that a value did not fit.
+    fn of(&self, rows: RecordBatch) -> Result<RecordBatch> {
+        if self.0.is_empty() {
+            return Ok(rows);
+        }
+        let at = rows.schema_ref().index_of(UNFIT).map_err(renamed)?;
+        let mut columns = rows.columns().to_vec();
+        let lists = columns[at].as_list::<i32>();
+        let texts = lists.values().as_string::<i32>().iter();
+        let texts =
+            texts.map(|text| text.map(|name| self.0.get(name).map_or(name, String::as_str)));
+        let texts: StringArray = texts.collect();
+        let field = Arc::new(Field::new_list_field(DataType::Utf8, true));
+        let (offsets, nulls) = (lists.offsets().clone(), lists.nulls().cloned());
+        let lists = ListArray::try_new(field, offsets, Arc::new(texts), nulls).map_err(renamed)?;
+        columns[at] = Arc::new(lists);
+        RecordBatch::try_new(rows.schema(), columns).map_err(renamed)
+    }
+}
+
+fn renamed(error: ArrowError) -> Error {
+    Error::internal(format!("quarantined rows in the names of files: {error}")).with_source(error)
 }
 
 impl Quarantine {
     pub(super) fn new(target: &WriteTarget) -> Result<Self> {
-        let schema = quarantine_schema(&target.schema);
+        let table = target
+            .metadata()
+            .ok_or_else(|| Error::internal(format!("the write to {} has no table", target.name)))?;
+        let in_files = mapping::in_files(&target.schema, table)?;
+        let schema = quarantine_schema(&in_files);
+        let names = Names::new(&target.schema, &in_files);
         let root = TableRoot {
             path: quarantine_folder(&target.table.root),
             ..target.table.root.clone()
@@ -54,21 +100,26 @@ impl Quarantine {
             target.ambient.ids(),
             target.ambient.millis(),
         )?;
-        Ok(Self { sink, schema })
+        Ok(Self {
+            sink,
+            schema,
+            names,
+        })
     }
 
-    /// Takes rows until there are no more. On an error, and when the future is dropped, nothing is left behind.
-    pub(super) async fn write(
+    /// Takes rows until there are no more. Nothing is left behind as long as nobody says that it stays.
+    pub(super) async fn hold(
         &self,
         rows: Receiver<RecordBatch>,
         context: &Arc<TaskContext>,
-    ) -> Result<Written> {
+    ) -> Result<Held> {
         let batches = stream::unfold(rows, |mut rows| async {
             rows.recv().await.map(|batch| (batch, rows))
         });
-        let batches = batches.map(Ok::<_, DataFusionError>);
+        let names = self.names.clone();
+        let batches = batches.map(move |batch| names.of(batch).map_err(DataFusionError::from));
         let rows = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches);
-        self.sink.write_rows(Box::pin(rows), context).await
+        self.sink.hold_rows(Box::pin(rows), context).await
     }
 
     pub(super) async fn discard(&self, written: &Written) {

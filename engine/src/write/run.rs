@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::commit::{self, Intent, Outcome, PartitionKey, Removes};
 use super::conflict::Reads;
-use super::files::{FileSink, Written};
+use super::files::{FileSink, Held, Written};
 use super::quarantine::{Quarantine, side_files};
 use super::report::WriteReport;
 use super::stages::{Checked, Settled, WriteRun};
@@ -36,27 +36,28 @@ pub(super) async fn run(
         .running
         .begin(started_ms, target.change.is_some());
     let mut run = rows.account.begin(context).await?;
-    let outputs = Outputs::new(target)?;
+    let outputs = Outputs::new(target, &run)?;
     let files = outputs.write(rows, &mut run, context).await?;
+    let duration_ms = (target.ambient.now_ms() - started_ms).max(0) as u64;
     // Verdicts come before the commit: what was refused has no effect but files nobody refers to.
-    let settled = match verdict(run, target, &files).await {
-        Ok(settled) => settled,
+    let intent = match judged(run, target, op, &files, duration_ms).await {
+        Ok(Judged::Accepted(intent)) => intent,
+        Ok(Judged::Refused(report, error)) => {
+            files.discard().await;
+            remember_refusal(target, *report, &error).await;
+            return Err(error);
+        }
         Err(error) => {
-            outputs.discard(&files).await;
+            files.discard().await;
             return Err(error);
         }
     };
-    let duration_ms = (target.ambient.now_ms() - started_ms).max(0) as u64;
-    let (intent, refused) = intent(settled, files.clone(), target, op, duration_ms)?;
-    if let Some(error) = refused {
-        outputs.discard(&files).await;
-        remember_refusal(target, intent.report, &error).await;
-        return Err(error);
-    }
-    if intent.is_empty() {
+    if intent.says_nothing() {
         return Ok(intent.report);
     }
-    match commit::commit(Arc::clone(&target.table), intent, &target.settings).await {
+    // From here on the commit may name them.
+    let files = files.keep();
+    match commit::commit(Arc::clone(&target.table), *intent, &target.settings).await {
         Ok(Outcome::Committed(report)) => Ok(report),
         // The store may still hold the commit, so its files must stay.
         Ok(Outcome::Unknown(error)) => Err(error),
@@ -71,21 +72,63 @@ pub(super) async fn run(
     }
 }
 
+/// What the stages say of a write whose rows are in files.
+enum Judged {
+    Accepted(Box<Intent>),
+    Refused(Box<WriteReport>, Error),
+}
+
+async fn judged(
+    run: WriteRun,
+    target: &WriteTarget,
+    op: InsertOp,
+    files: &Files,
+    duration_ms: u64,
+) -> Result<Judged> {
+    let aside = files.aside().map_or(0, |aside| aside.rows);
+    let settled = verdict(run, target, (files.main.written().rows, aside)).await?;
+    let (intent, refused) = intent(settled, files, target, op, duration_ms)?;
+    Ok(match refused {
+        Some(error) => Judged::Refused(Box::new(intent.report), error),
+        None => Judged::Accepted(Box::new(intent)),
+    })
+}
+
+/// Name of the operation in the log that takes rows out of quarantine.
+pub(crate) const REPLAY: &str = "REPLAY QUARANTINE";
+
 /// Where the rows of a write go.
 struct Outputs {
     sink: FileSink,
-    quarantine: Quarantine,
+    /// Only where rows may go there.
+    quarantine: Option<Quarantine>,
 }
 
-/// The files of a write, not yet visible.
-#[derive(Clone, Default)]
+/// The files of a write, which are deleted as long as nobody says that they stay.
 struct Files {
-    main: Written,
-    aside: Written,
+    main: Held,
+    aside: Option<Held>,
+}
+
+impl Files {
+    fn aside(&self) -> Option<&Written> {
+        self.aside.as_ref().map(Held::written)
+    }
+
+    fn keep(self) -> (Written, Option<Written>) {
+        (self.main.keep(), self.aside.map(Held::keep))
+    }
+
+    async fn discard(self) {
+        self.main.discard().await;
+        if let Some(aside) = self.aside {
+            aside.discard().await;
+        }
+    }
 }
 
 impl Outputs {
-    fn new(target: &WriteTarget) -> Result<Self> {
+    fn new(target: &WriteTarget, run: &WriteRun) -> Result<Self> {
         let metadata = target
             .metadata()
             .ok_or_else(|| Error::internal(format!("the write to {} has no table", target.name)))?;
@@ -99,7 +142,10 @@ impl Outputs {
         )?;
         Ok(Self {
             sink,
-            quarantine: Quarantine::new(target)?,
+            quarantine: match run.sets_aside() {
+                true => Some(Quarantine::new(target)?),
+                false => None,
+            },
         })
     }
 
@@ -112,44 +158,46 @@ impl Outputs {
     ) -> Result<Files> {
         let aside = run.aside();
         let main = async {
-            let written = self.sink.write(Arc::clone(&rows.plan), Arc::clone(context));
+            let written = self.sink.hold(Arc::clone(&rows.plan), Arc::clone(context));
             let written = written.await;
             run.aside_ends();
             written
         };
-        let Some(aside) = aside else {
-            let main = main.await?;
-            return Ok(Files {
-                main,
-                ..Files::default()
-            });
+        let (Some(aside), Some(quarantine)) = (aside, &self.quarantine) else {
+            let (main, aside) = (main.await?, None);
+            return Ok(Files { main, aside });
         };
         // Where one fails, the other ends: rows nobody takes are an error, and no rows are an end.
-        match tokio::join!(main, self.quarantine.write(aside, context)) {
-            (Ok(main), Ok(aside)) => Ok(Files { main, aside }),
-            (Err(error), Ok(aside)) => {
-                self.quarantine.discard(&aside).await;
-                Err(error)
-            }
-            (Ok(main), Err(error)) => {
-                self.sink.discard(&main.adds).await;
+        match tokio::join!(main, quarantine.hold(aside, context)) {
+            (Ok(main), Ok(aside)) => Ok(Files {
+                main,
+                aside: Some(aside),
+            }),
+            (Err(error), Ok(left)) | (Ok(left), Err(error)) => {
+                left.discard().await;
                 Err(error)
             }
             (Err(_), Err(cause)) => Err(cause),
         }
     }
 
-    async fn discard(&self, files: &Files) {
-        self.sink.discard(&files.main.adds).await;
-        self.quarantine.discard(&files.aside).await;
+    /// Deletes files that a commit could have named, and none does.
+    async fn discard(&self, (main, aside): &(Written, Option<Written>)) {
+        self.sink.discard(&main.adds).await;
+        if let (Some(quarantine), Some(aside)) = (&self.quarantine, aside) {
+            quarantine.discard(aside).await;
+        }
     }
 }
 
 /// What all stages say, and that no row was lost on the way.
-async fn verdict(run: WriteRun, target: &WriteTarget, files: &Files) -> Result<Settled> {
+async fn verdict(
+    run: WriteRun,
+    target: &WriteTarget,
+    (written, aside): (u64, u64),
+) -> Result<Settled> {
     let past = past(&run, target).await?;
     let settled = run.settle(&past)?;
-    let (written, aside) = (files.main.rows, files.aside.rows);
     let whole = settled.refused.is_some()
         || (settled.rows_written == written && settled.rows_quarantined == aside);
     if !whole {
@@ -166,19 +214,30 @@ async fn past(run: &WriteRun, target: &WriteTarget) -> Result<Past> {
     let (Some(mut past), Some(base)) = (run.past()?, &target.base) else {
         return Ok(Past::default());
     };
-    let mut records = records::newest_first(&target.table.root, base.version).take(MOST_SAMPLES);
+    let root = &target.table.root;
+    let mut records = records::back_to(root, base.version, past.oldest()).take(MOST_SAMPLES);
     while past.is_wanting()
         && let Some(record) = records.try_next().await?
     {
-        past.note(&record.report.metrics);
+        if class(&record.report.operation) == class(target.operation) {
+            past.note(&record.report.metrics);
+        }
     }
     Ok(past)
+}
+
+/// What brings rows is compared with what brought rows before; what changes some is like nothing but itself.
+fn class(operation: &str) -> &str {
+    match operation {
+        "UPDATE" | "MERGE" | REPLAY => operation,
+        _ => "WRITE",
+    }
 }
 
 /// What the write wants to become true, and why its rules say no.
 fn intent(
     settled: Settled,
-    files: Files,
+    files: &Files,
     target: &WriteTarget,
     op: InsertOp,
     duration_ms: u64,
@@ -197,8 +256,11 @@ fn intent(
         metrics: settled.metrics,
         ..WriteReport::default()
     };
-    let quarantine = side_files(&files.aside)?;
-    let adds = files.main.adds;
+    let quarantine = match files.aside() {
+        Some(aside) => side_files(aside)?,
+        None => Vec::new(),
+    };
+    let adds = files.main.written().adds.clone();
     let mut removes = match settled.changed {
         Some(changed) => {
             report.rows_inserted = changed.inserted;
@@ -231,6 +293,7 @@ fn intent(
         transaction: None,
         quarantine,
         replayed,
+        compares: settled.looked_back,
         report,
     };
     Ok((intent, settled.refused))
@@ -248,6 +311,7 @@ async fn remember_refusal(target: &WriteTarget, report: WriteReport, error: &Err
         user: target.user.clone(),
         report,
         refused: Some(error.message().to_owned()),
+        restored: None,
         quarantine: Vec::new(),
         replayed: Vec::new(),
     };
@@ -292,17 +356,7 @@ pub(super) async fn rehearse(
     };
     let (counts, (quarantined, aside)) = tokio::join!(main, sample(aside));
     let main = counts?.into_iter().sum();
-    let files = Files {
-        main: Written {
-            rows: main,
-            ..Written::default()
-        },
-        aside: Written {
-            rows: aside,
-            ..Written::default()
-        },
-    };
-    let settled = verdict(run, target, &files).await?;
+    let settled = verdict(run, target, (main, aside)).await?;
     Ok(Rehearsal {
         report: WriteReport {
             table: target.name.clone(),

@@ -18,7 +18,7 @@ use datafusion::physical_plan::{
 use futures::stream;
 
 use super::report::WriteReport;
-pub(crate) use super::run::Rehearsal;
+pub(crate) use super::run::{REPLAY, Rehearsal};
 use super::run::{rehearse, run};
 use super::stages::Checked;
 use super::target::WriteTarget;

@@ -248,6 +248,8 @@ pub(crate) struct Settled {
     pub metrics: Vec<MetricValue>,
     /// Why the rules let nothing become visible.
     pub refused: Option<Error>,
+    /// Whether rules compared the write with those before it.
+    pub looked_back: bool,
 }
 
 impl WriteAccount {
@@ -282,6 +284,11 @@ impl WriteAccount {
 }
 
 impl WriteRun {
+    /// Whether rows may go to quarantine.
+    pub(crate) fn sets_aside(&self) -> bool {
+        self.aside.is_some()
+    }
+
     /// The rows for quarantine, where the table has one. They end when [`Self::aside_ends`] was called.
     pub(crate) fn aside(&mut self) -> Option<Receiver<RecordBatch>> {
         self.aside.take()
@@ -328,7 +335,9 @@ impl WriteRun {
         if let Some(quality) = &account.quality {
             // A statement that only takes rows away writes none, so nothing is said of those it writes.
             let all = account.changes.is_none() || validated.received > 0;
-            let found = quality.evaluation.current()?.settle(past, all)?;
+            let evaluation = quality.evaluation.current()?;
+            settled.looked_back = all && evaluation.looks_back();
+            let found = evaluation.settle(past, all)?;
             let out = found.dropped + found.quarantined;
             if found.asked != expected || out > expected {
                 return Err(Error::internal(format!(

@@ -35,11 +35,19 @@ pub(crate) struct TableRules {
     /// Columns with their exact types; those that are not nullable are NOT NULL.
     pub schema: SchemaRef,
     pub checks: Vec<CompiledCheck>,
+    /// Whether the last check is a condition of the statement, which holds for all of its rows or fails it.
+    pub condition: bool,
     /// Whether rows that do not satisfy them go to quarantine, and the others on.
     pub quarantines_invalid: bool,
 }
 
 impl TableRules {
+    /// Whether a row that is refused there holds up the whole write.
+    fn is_fatal(&self, place: Place) -> bool {
+        !self.quarantines_invalid
+            || matches!(place, Place::Check(at) if self.condition && at + 1 == self.checks.len())
+    }
+
     fn not_null(&self) -> impl Iterator<Item = (usize, &str)> {
         let fields = self.schema.fields().iter().enumerate();
         fields
@@ -205,6 +213,9 @@ impl Work for Validation {
                 Some(rows)
             }
         };
+        if self.violations.any.load(Relaxed) {
+            return Ok(Step::default());
+        }
         Ok(Step {
             on: (batch.num_rows() > 0).then_some(batch),
             aside,
@@ -288,6 +299,9 @@ impl Validation {
         what: impl FnOnce() -> String,
     ) {
         refused.add(rows, place);
+        if self.rules.is_fatal(place) {
+            self.violations.any.store(true, Relaxed);
+        }
         self.violations
             .note(place, rows.len() as u64, self.partition, what);
     }
@@ -439,6 +453,7 @@ pub(crate) struct Violations {
     received: AtomicU64,
     refused: AtomicU64,
     quarantined: AtomicU64,
+    /// Whether some row holds up the write.
     any: AtomicBool,
     tallies: Mutex<BTreeMap<Place, Tally>>,
     partitions: AtomicUsize,
@@ -447,7 +462,6 @@ pub(crate) struct Violations {
 
 impl Violations {
     fn note(&self, place: Place, rows: u64, partition: usize, what: impl FnOnce() -> String) {
-        self.any.store(true, Relaxed);
         let mut tallies = self.tallies.lock();
         match tallies.get_mut(&place) {
             None => {
@@ -479,7 +493,7 @@ impl Violations {
         }
         let received = self.received.load(Relaxed);
         let tallies = self.tallies.lock();
-        if rules.quarantines_invalid {
+        if rules.quarantines_invalid && !self.any.load(Relaxed) {
             let results = tallies.iter();
             return Ok(Validated {
                 received,

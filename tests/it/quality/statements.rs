@@ -356,3 +356,28 @@ async fn a_row_is_replayed_once_whoever_asks() {
         0
     );
 }
+
+/// An instant means the version of then, also to those who ask later which replays were taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_to_an_instant_takes_replays_back() {
+    let start = 1_767_225_600_000;
+    let clock = Arc::new(AtomicI64::new(start));
+    let hand = Arc::clone(&clock);
+    let engine = Engine::builder("memory:///")
+        .clock(Arc::new(move || hand.load(Ordering::SeqCst)))
+        .open()
+        .await
+        .unwrap();
+    let session = engine.session();
+    query::run(&session, TABLE).await;
+    clock.store(start + DAY_MS, Ordering::SeqCst);
+    query::write(&session, "INSERT INTO t VALUES (1, 1), (2, -2)").await;
+    clock.store(start + 2 * DAY_MS, Ordering::SeqCst);
+    query::write(&session, "REPLAY QUARANTINE t SET a = 2").await;
+    let aside = "SELECT id FROM \"t$quarantine\"";
+    assert_eq!(query::rows(&session, aside).await, 0);
+    let restore = "RESTORE TABLE t TO TIMESTAMP AS OF TIMESTAMP '2026-01-02T12:00:00Z'";
+    query::rows(&session, restore).await;
+    assert_eq!(query::integers(&session, "SELECT id FROM t").await, [1]);
+    assert_eq!(query::integers(&session, aside).await, [2]);
+}

@@ -19,6 +19,8 @@ mod update;
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::Fields;
+use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::{ViewTable, source_as_provider};
 use datafusion::logical_expr::LogicalPlan;
@@ -29,10 +31,12 @@ use super::{syntax, zone};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql;
 use crate::table::located::{self, Located};
+use crate::table::meta::QuarantineTable;
 use crate::table::snapshot::TableRoot;
 use crate::table::versioned::VersionedTable;
 use crate::table::{protocol, schema};
 use crate::write::change::{CHANGE, Change, Kind};
+use crate::write::sink::REPLAY;
 use crate::write::target::{NewTable, WriteTarget};
 
 pub(super) use assign::column_type;
@@ -43,7 +47,7 @@ pub(super) use replace::replace;
 pub(super) use update::update;
 
 /// The table a statement changes, as its query sees it.
-struct Target<'a> {
+pub(super) struct Target<'a> {
     scope: &'a Arc<Scope>,
     opened: Opened,
     /// The name by which expressions know it.
@@ -65,36 +69,63 @@ impl<'a> Target<'a> {
             .handle
             .provider(&opened.name, Arc::clone(&opened.snapshot))
             .located(Arc::clone(&located));
-        let internal = format!("{}@rows", opened.name);
-        scope.bind(&internal, Arc::new(table));
-        Ok(Self {
-            alias: alias.unwrap_or_else(|| Ident::with_quote('"', &opened.table)),
+        let mut target = Self::over(scope, opened, "rows", located, Arc::new(table));
+        target.alias = alias.unwrap_or(target.alias);
+        Ok(target)
+    }
+
+    /// The same over the rows of the table's quarantine.
+    pub(super) async fn quarantine(scope: &'a Arc<Scope>, name: &ObjectName) -> Result<Target<'a>> {
+        let opened = scope.open(name).await?;
+        let located = Arc::new(Located::default());
+        let table = QuarantineTable::new(Arc::clone(&opened.snapshot), opened.handle.root.clone())
+            .located(Arc::clone(&located));
+        let rows = Arc::new(table);
+        Ok(Self::over(scope, opened, "quarantine", located, rows))
+    }
+
+    fn over(
+        scope: &'a Arc<Scope>,
+        opened: Opened,
+        what: &str,
+        located: Arc<Located>,
+        rows: Arc<dyn TableProvider>,
+    ) -> Self {
+        let internal = format!("{}@{what}", opened.name);
+        scope.bind(&internal, rows);
+        Self {
+            alias: Ident::with_quote('"', &opened.table),
             scope,
             opened,
             internal,
             located,
-        })
+        }
+    }
+
+    /// Its columns, as the snapshot has them.
+    pub(super) fn fields(&self) -> &Fields {
+        self.opened.snapshot.schema.fields()
     }
 
     /// The table in a FROM clause.
-    fn relation(&self) -> TableWithJoins {
+    pub(super) fn relation(&self) -> TableWithJoins {
         TableWithJoins {
             relation: syntax::table(&self.internal, self.alias.clone()),
             joins: vec![],
         }
     }
 
-    fn column(&self, name: &str) -> Expr {
+    pub(super) fn column(&self, name: &str) -> Expr {
         syntax::column(&self.alias, name)
     }
 
     /// The columns that say where a row lies.
-    fn places(&self) -> [SelectItem; 2] {
+    pub(super) fn places(&self) -> [SelectItem; 2] {
         [located::FILE, located::ROW].map(|name| syntax::named(self.column(name), name))
     }
 
     /// The column an assignment means.
-    fn find(&self, column: &Ident) -> Result<usize> {
+    pub(super) fn find(&self, column: &Ident) -> Result<usize> {
         let name = sql::fold(column);
         let fields = self.opened.snapshot.schema.fields();
         if let Some(at) = fields.iter().position(|field| *field.name() == name) {
@@ -115,7 +146,7 @@ impl<'a> Target<'a> {
     }
 
     /// The value of an assignment: what it says, or the column's default.
-    fn value(&self, column: usize, value: Option<Expr>) -> Result<Expr> {
+    pub(super) fn value(&self, column: usize, value: Option<Expr>) -> Result<Expr> {
         match value {
             Some(value) => {
                 scoped::one_row(&value, &self.scope.state())?;
@@ -130,12 +161,7 @@ impl<'a> Target<'a> {
 
     /// The write of what `input` says is to become of which row.
     fn write(&self, input: LogicalPlan, terms: Terms) -> Result<LogicalPlan> {
-        let opened = &self.opened;
-        protocol::check_writable(&opened.name, &opened.snapshot)?;
-        self.scope.engine.sweep_once(&opened.handle);
-        let reads_itself = reads(&input, &opened.handle.root)?;
-        let zone = self.scope.zone()?;
-        let input = zone::assign(input, &opened.snapshot.schema, zone.as_ref())?;
+        let reads_itself = reads(&input, &self.opened.handle.root)?;
         let target = WriteTarget {
             change: Some(Arc::new(Change {
                 statement: terms.statement,
@@ -146,18 +172,48 @@ impl<'a> Target<'a> {
             })),
             condition: terms.condition,
             vectors: self.vectors(),
-            ..self.scope.target(
-                &opened.name,
-                Arc::clone(&opened.handle),
-                Some(Arc::clone(&opened.snapshot)),
-                terms.operation,
-            )
+            ..self.terms(terms.operation)
         };
+        self.plan(terms.node, target, input)
+    }
+
+    /// The write of the rows of `input`, which come out of quarantine.
+    pub(super) fn replay(&self, input: LogicalPlan) -> Result<LogicalPlan> {
+        let target = WriteTarget {
+            replays: Some(Arc::clone(&self.located)),
+            reads_itself: reads(&input, &self.opened.handle.root)?,
+            ..self.terms(REPLAY)
+        };
+        self.plan("Replay", target, input)
+    }
+
+    /// What is the same for all writes to it.
+    fn terms(&self, operation: &'static str) -> WriteTarget {
+        let opened = &self.opened;
+        self.scope.target(
+            &opened.name,
+            Arc::clone(&opened.handle),
+            Some(Arc::clone(&opened.snapshot)),
+            operation,
+        )
+    }
+
+    fn plan(
+        &self,
+        node: &'static str,
+        target: WriteTarget,
+        input: LogicalPlan,
+    ) -> Result<LogicalPlan> {
+        let opened = &self.opened;
+        protocol::check_writable(&opened.name, &opened.snapshot)?;
+        self.scope.engine.sweep_once(&opened.handle);
+        let zone = self.scope.zone()?;
+        let input = zone::assign(input, &opened.snapshot.schema, zone.as_ref())?;
         let table = opened
             .handle
             .provider(&opened.name, Arc::clone(&opened.snapshot))
             .with_target(Arc::new(target));
-        Ok(ChangeRows::plan(terms.node, table, input))
+        Ok(ChangeRows::plan(node, table, input))
     }
 
     /// A table of this lake gets deletion vectors with the first statement that needs them. One that lives elsewhere

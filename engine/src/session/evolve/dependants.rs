@@ -51,6 +51,7 @@ pub(super) async fn constraints(
         table: &opened.name,
         schema: &schema,
         partitioning: &constraint::partitioning(&schema, &draft.metadata.partition_columns),
+        checks: &[],
     };
     for rule in constraint::rules(opened)? {
         let read = compile::reads(terms, &rule).await;

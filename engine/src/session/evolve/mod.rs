@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{self, Ident};
 
 pub(super) use self::draft::Draft;
 use super::alter::amend;
-use super::constraint::violations;
+use super::constraint::{quarantinable, violations};
 use super::scope::{Opened, Scope};
 use super::{columns, types};
 use crate::error::{Error, ErrorKind, Result};
@@ -57,6 +57,7 @@ pub(super) async fn add(scope: &Arc<Scope>, opened: &Opened, add: AddColumn) -> 
         Ok(())
     })?;
     draft.name_new_columns();
+    quarantinable(&opened.name, &draft.schema(), &draft.metadata.configuration)?;
     dependants::users(scope, opened, &draft, &what).await?;
     amend(scope, opened, "ADD COLUMNS", draft.finish()?, false).await
 }
@@ -137,6 +138,7 @@ pub(super) async fn rename(
             }
         }
     }
+    quarantinable(&opened.name, &draft.schema(), &draft.metadata.configuration)?;
     dependants::constraints(scope, opened, &draft, None, &what).await?;
     dependants::users(scope, opened, &draft, &what).await?;
     amend(scope, opened, "RENAME COLUMN", draft.finish()?, false).await

@@ -7,7 +7,7 @@ use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::answer::Answer;
 use crate::error::{Error, Result};
-use crate::quality::failure::{FAILURES, ROW};
+use crate::quality::failure::{FAILURES, OWN};
 use crate::quality::record::RuleResult;
 use crate::session::scope::Scope;
 use crate::session::show;
@@ -103,7 +103,7 @@ fn of_rows(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
     let schema = batch.schema();
     let mut columns = Vec::new();
     for (field, column) in schema.fields().iter().zip(batch.columns()) {
-        if ![FAILURES, ROW].contains(&field.name().as_str()) {
+        if !OWN.contains(&field.name().as_str()) {
             let shown = ArrayFormatter::try_new(column, &options).map_err(broken)?;
             columns.push((field.name(), shown));
         }

@@ -2,84 +2,67 @@
 //!
 //! The commit that shows them says which rows of quarantine it took; two replays that took a row of the same file
 //! do not both land, so that each row comes back once.
+//!
+//! Two kinds of rows stay where they are, whatever the statement says, because a write of them would lose something:
+//! - Those with a value that did not fit its column, unless SET gives the column another. Only `_row` has that value,
+//!   and the column would be NULL.
+//! - Those that were to take the place of a row of the table (`_replaces`). That one stayed, and both would be there.
+//!   `MERGE INTO t USING "t$quarantine" ..` does by hand what the statement they come from could not.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, TableWithJoins};
+use datafusion::sql::sqlparser::ast::Expr;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::session::change::ChangeRows;
+use crate::error::Result;
+use crate::quality::failure::{REPLACES, UNFIT};
+use crate::session::change::Target;
 use crate::session::scope::Scope;
-use crate::session::{syntax, zone};
+use crate::session::syntax;
 use crate::sql::{self, Replay};
-use crate::table::located::{self, Located};
-use crate::table::meta::QuarantineTable;
-use crate::table::{protocol, schema};
-use crate::write::target::WriteTarget;
+use crate::table::mapping;
 
 /// `REPLAY QUARANTINE t [WHERE p] [SET c = e, ..]`
 pub(in crate::session) async fn replay(scope: &Arc<Scope>, replay: Replay) -> Result<LogicalPlan> {
-    let opened = scope.open(&replay.table).await?;
-    protocol::check_writable(&opened.name, &opened.snapshot)?;
-    let located = Arc::new(Located::default());
-    let kept = QuarantineTable::new(Arc::clone(&opened.snapshot), opened.handle.root.clone())
-        .located(Arc::clone(&located));
-    let internal = format!("{}@quarantine", opened.name);
-    scope.bind(&internal, Arc::new(kept));
-    let alias = Ident::with_quote('"', &opened.table);
-
-    let fields = opened.snapshot.schema.fields();
+    let target = Target::quarantine(scope, &replay.table).await?;
     let mut values: HashMap<usize, Expr> = HashMap::new();
     for assignment in replay.assignments {
-        let name = sql::fold(&assignment.column);
-        let Some(at) = fields.iter().position(|field| *field.name() == name) else {
-            let missing = Error::new(
-                ErrorKind::NotFound,
-                format!("table {} has no column {name}", opened.name),
-            );
-            let names = fields.iter().map(|field| field.name().as_str());
-            return Err(match sql::nearest(&name, names) {
-                Some(near) => missing.with_hint(format!("did you mean {near}?")),
-                None => missing,
-            });
-        };
-        let value = match (assignment.value, schema::column_default(&fields[at])) {
-            (Some(value), _) => value,
-            (None, Some(text)) => sql::parse_expr(text)?,
-            (None, None) => syntax::null(),
-        };
-        values.insert(at, value);
+        let column = target.find(&assignment.column)?;
+        values.insert(column, target.value(column, assignment.value)?);
     }
-    let columns = fields.iter().enumerate().map(|(at, field)| {
+    let fields = target.fields().iter().enumerate();
+    let given = fields.clone().filter(|(at, _)| !values.contains_key(at));
+    let given = given.map(|(_, field)| mapping::physical_name(field));
+    let mut condition = complete(&target, given)?;
+    if let Some(predicate) = replay.predicate {
+        condition = syntax::and(condition, predicate);
+    }
+    let columns = fields.map(|(at, field)| {
         let value = values.remove(&at);
-        let value = value.unwrap_or_else(|| syntax::column(&alias, field.name()));
+        let value = value.unwrap_or_else(|| target.column(field.name()));
         syntax::named(value, field.name())
     });
-    let places =
-        [located::FILE, located::ROW].map(|name| syntax::named(syntax::column(&alias, name), name));
-    let from = TableWithJoins {
-        relation: syntax::table(&internal, alias.clone()),
-        joins: vec![],
-    };
-    let projection = columns.chain(places).collect();
-    let query = syntax::select(projection, vec![from], replay.predicate)?;
+    let projection = columns.chain(target.places()).collect();
+    let query = syntax::select(projection, vec![target.relation()], Some(condition))?;
     let input = scope.plan_query(query).await?;
-    let zone = scope.zone()?;
-    let input = zone::assign(input, &opened.snapshot.schema, zone.as_ref())?;
-    let target = WriteTarget {
-        replays: Some(located),
-        ..scope.target(
-            &opened.name,
-            Arc::clone(&opened.handle),
-            Some(Arc::clone(&opened.snapshot)),
-            "REPLAY QUARANTINE",
-        )
-    };
-    let table = opened
-        .handle
-        .provider(&opened.name, Arc::clone(&opened.snapshot))
-        .with_target(Arc::new(target));
-    Ok(ChangeRows::plan("Replay", table, input))
+    target.replay(input)
+}
+
+/// Holds for rows that are new, and have in all of the `given` columns, by the names of files, the value they
+/// came with.
+fn complete<'a>(target: &Target<'_>, given: impl Iterator<Item = &'a str>) -> Result<Expr> {
+    let new = Expr::IsNotTrue(Box::new(target.column(REPLACES)));
+    let given: Vec<String> = given.map(literal).collect();
+    if given.is_empty() {
+        return Ok(new);
+    }
+    let unfit = target.column(UNFIT);
+    let lost = format!("array_has_any({unfit}, make_array({}))", given.join(", "));
+    let lost = sql::parse_expr(&lost)?;
+    Ok(syntax::and(new, Expr::IsNotTrue(Box::new(lost))))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }

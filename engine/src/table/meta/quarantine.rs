@@ -4,8 +4,10 @@
 //! records -> files with rows left -> rows not taken up again -> columns of today (lenient) -> _id
 //! ```
 //!
-//! Which rows there are follows from the commits alone, as with the table's own.
+//! Which rows there are follows from the commits alone, as with the table's own. Files have the names that the
+//! table's own files have for its columns, so that a column is the same under whatever name it goes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -33,19 +35,20 @@ use object_store::ObjectMeta;
 
 use super::super::actions::Add;
 use super::super::located::{self, Located};
+use super::super::mapped_footer::MappedReaders;
+use super::super::mapping::Mode;
 use super::super::records::{self, Quarantined};
 use super::super::snapshot::{DataFile, Snapshot, TableRoot};
 use super::super::{deletion, mapping, prune};
 use super::lenient::{Apart, Lenient, nullable};
 use super::past_ms;
 use crate::error::Error;
-use crate::quality::failure::{FAILURES, ROW, failures_type};
+use crate::quality::failure::{
+    FAILURES, ID, REPLACES, ROW, UNFIT, VERSION, WRITTEN_AT, failures_type, kept_as,
+    quarantine_schema, unfit_type,
+};
 use crate::store::Whole;
 
-/// Names one row for good: its file, and its position in it.
-const ID: &str = "_id";
-const VERSION: &str = "_version";
-const WRITTEN_AT: &str = "_written_at";
 /// The file of a row as its `_id` begins; not a column of the relation.
 const STEM: &str = "__selvedge_stem";
 
@@ -68,10 +71,14 @@ impl QuarantineTable {
         }
     }
 
-    /// The same with the place of each row as two columns more, for REPLAY: the number of its file in `located`,
-    /// which knows it by the path that records have, and the position in it.
+    /// The same with three columns more, for REPLAY: the names, as files have them, of the columns that a value
+    /// did not fit; and the place of each row: the number of its file in `located`, which knows it by the path
+    /// that records have, and the position in it.
     pub(crate) fn located(mut self, located: Arc<Located>) -> Self {
-        self.columns = located::with_places(&self.columns);
+        let unfit = Arc::new(Field::new(UNFIT, unfit_type(), true));
+        let columns = self.columns.fields().iter().cloned().chain([unfit]);
+        let columns = Arc::new(Schema::new(columns.collect::<Vec<FieldRef>>()));
+        self.columns = located::with_places(&columns);
         self.located = Some(located);
         self
     }
@@ -85,6 +92,7 @@ pub(super) fn schema(snapshot: &Snapshot) -> SchemaRef {
         Field::new(WRITTEN_AT, instants(), true),
         Field::new(FAILURES, failures_type(), true),
         Field::new(ROW, DataType::Utf8, true),
+        Field::new(REPLACES, DataType::Boolean, true),
     ];
     let columns = mapping::logical(&snapshot.schema);
     let columns = columns.fields().iter();
@@ -94,6 +102,18 @@ pub(super) fn schema(snapshot: &Snapshot) -> SchemaRef {
         .collect();
     let own = own.iter().cloned().map(Arc::new);
     Arc::new(Schema::new(own.chain(columns).collect::<Vec<FieldRef>>()))
+}
+
+/// The columns that files may have, each with the name that it has there.
+fn in_files(snapshot: &Snapshot) -> Schema {
+    let own = quarantine_schema(&Schema::empty());
+    let columns = snapshot.schema.fields().iter().map(|field| {
+        let name = kept_as(mapping::physical_name(field)).into_owned();
+        let named = HashMap::from([(mapping::PHYSICAL_NAME.to_owned(), name)]);
+        Arc::new(field.as_ref().clone().with_metadata(named))
+    });
+    let own = own.fields().iter().cloned();
+    Schema::new(own.chain(columns).collect::<Vec<FieldRef>>())
 }
 
 fn instants() -> DataType {
@@ -177,6 +197,7 @@ impl QuarantineTable {
             .get_file_metadata_cache();
         let store = Arc::new(Whole(Arc::clone(&self.root.store)));
         let reader = CachedParquetFileReaderFactory::new(store, footers);
+        let reader = MappedReaders::new(reader, Mode::Name, &in_files(&self.snapshot));
         let source = ParquetSource::new(columns)
             .with_table_parquet_options(TableParquetOptions {
                 global: options,

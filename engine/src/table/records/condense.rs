@@ -83,7 +83,8 @@ async fn fill(
 ) -> Result<()> {
     for gap in segments::gaps(&known, last) {
         let records = of_commits(root, commits, &gap).await?;
-        if asks || !known.is_empty() || !records.is_empty() {
+        // Where nothing was ever said, nothing ends or is taken back.
+        if asks || !known.is_empty() || records.iter().any(Record::speaks) {
             write(root, &known, gap, records).await?;
         }
     }

@@ -12,11 +12,16 @@
 //! - `refused`: records of writes that rules kept from being committed
 //! - `quarantine`: from records to the files that hold quarantined rows, and the rows taken out of them again
 //! - `purged`: how far back quarantined rows have been deleted
+//! - `lineage`: which of the writes made the table what it is
+//!
+//! Commits that made the table anew, or what it was before, have records too, although nothing was asked of rows:
+//! what others say ends with them, or is taken back by them.
 //!
 //! What a commit says is true because the commit is there. So nothing here is believed before its commit is: a
 //! file of quarantined rows is found through the record of its write, never by looking into its folder.
 
 mod condense;
+mod lineage;
 mod purged;
 mod quarantine;
 mod refused;
@@ -33,6 +38,7 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::condense::{condense, secure};
+use self::lineage::Lineage;
 pub(crate) use self::purged::purge;
 pub(crate) use self::quarantine::{
     QUARANTINE, Quarantined, named, quarantine, quarantine_folder, replayed,
@@ -69,33 +75,86 @@ pub(crate) struct Record {
     /// Quarantined rows that it took up again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replayed: Vec<Replayed>,
+    /// The version that the table was restored to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<u64>,
 }
 
-/// The record of a commit: None where another writer made it, or where nothing was asked of its rows.
+impl Record {
+    /// Whether anything was asked of rows.
+    fn speaks(&self) -> bool {
+        !(self.report.rules.is_empty()
+            && self.report.metrics.is_empty()
+            && self.quarantine.is_empty()
+            && self.replayed.is_empty())
+    }
+
+    /// Whether the table was made anew: what was before it was another table.
+    fn begins(&self) -> bool {
+        let made = ["CREATE OR REPLACE TABLE", "REPLACE TABLE"];
+        made.iter()
+            .any(|made| self.report.operation.starts_with(made))
+    }
+}
+
+/// The record of a commit: None where nothing was asked of its rows, or another writer made it, and it neither
+/// made the table anew nor what it was.
 pub(crate) fn of(commit: &Commit) -> Option<Record> {
     let info = commit.info()?;
-    let marker = info.selvedge.as_ref()?;
-    let report = marker.report.as_ref()?;
-    let silent = report.rules.is_empty()
-        && report.metrics.is_empty()
-        && marker.quarantine.is_empty()
-        && marker.replayed.is_empty();
-    (!silent).then(|| Record {
+    let operation = info.operation.as_deref().unwrap_or_default();
+    let marker = info.selvedge.clone().unwrap_or_default();
+    let record = Record {
         version: Some(commit.version),
         at_ms: commit.time_ms(),
         user: info.user_name.clone(),
-        report: report.clone(),
+        report: marker.report.unwrap_or_else(|| WriteReport {
+            operation: operation.to_owned(),
+            ..WriteReport::default()
+        }),
         refused: None,
-        quarantine: marker.quarantine.clone(),
-        replayed: marker.replayed.clone(),
-    })
+        quarantine: marker.quarantine,
+        replayed: marker.replayed,
+        restored: match operation {
+            "RESTORE" => lineage::target(info),
+            _ => None,
+        },
+    };
+    (record.speaks() || record.begins() || record.restored.is_some()).then_some(record)
 }
 
-/// The records of all writes up to version `newest`, which come as they are asked for.
+/// What the writes up to version `newest` said, which comes as it is asked for, back to the one that made the
+/// table anew.
 pub(crate) fn newest_first(root: &TableRoot, newest: u64) -> BoxStream<'static, Result<Record>> {
+    back_to(root, newest, 0)
+}
+
+/// What the writes from version `oldest` to `newest` said; as [`newest_first`].
+pub(crate) fn back_to(
+    root: &TableRoot,
+    newest: u64,
+    oldest: u64,
+) -> BoxStream<'static, Result<Record>> {
+    let walk = (every(root, newest, oldest), Lineage::default());
+    let records = stream::try_unfold(walk, |(mut records, mut lineage)| async move {
+        if lineage.ended() {
+            return Ok(None);
+        }
+        let Some(record) = records.try_next().await? else {
+            return Ok(None);
+        };
+        lineage.meets(&record);
+        Ok::<_, Error>(Some((record, (records, lineage))))
+    });
+    let speaks = |record: &Record| std::future::ready(record.speaks());
+    records.try_filter(speaks).boxed()
+}
+
+/// The records of all versions from `oldest` to `newest`, whatever table they were of.
+fn every(root: &TableRoot, newest: u64, oldest: u64) -> BoxStream<'static, Result<Record>> {
     let (root, of_pieces) = (root.clone(), root.clone());
     let pieces = async move {
-        let pieces = lay_out(&root, newest).await?;
+        let mut pieces = lay_out(&root, newest).await?;
+        pieces.retain_mut(|piece| piece.reaches(oldest));
         Ok::<_, Error>(stream::iter(pieces.into_iter().map(Ok::<_, Error>)))
     };
     stream::once(pieces)
@@ -114,6 +173,20 @@ enum Piece {
 }
 
 impl Piece {
+    /// Whether anything is left of it without what is older.
+    fn reaches(&mut self, oldest: u64) -> bool {
+        match self {
+            Self::Commits(versions) => {
+                versions.retain(|version| *version >= oldest);
+                !versions.is_empty()
+            }
+            Self::Segment(_, versions) => {
+                *versions = (*versions.start()).max(oldest)..=*versions.end();
+                !versions.is_empty()
+            }
+        }
+    }
+
     /// The newest first.
     fn records(self, root: TableRoot) -> BoxStream<'static, Result<Record>> {
         match self {

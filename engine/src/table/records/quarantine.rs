@@ -8,7 +8,8 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use roaring::RoaringTreemap;
 
-use super::{folder, newest_first, purged};
+use super::lineage::Lineage;
+use super::{every, folder, purged};
 use crate::error::{Error, Result};
 use crate::quality::record::{Replayed, SideFile};
 use crate::table::snapshot::TableRoot;
@@ -34,7 +35,8 @@ pub(crate) fn quarantine_folder(root: &TableRoot) -> Path {
 }
 
 /// The files that versions up to `newest` quarantined after `past_ms`, and have rows left in that version; the
-/// oldest first.
+/// oldest first. Rows of a REPLAY that a RESTORE took back are there again, and what it had put aside once more is
+/// not; what other writes put aside stays, although they were taken back.
 pub(crate) async fn quarantine(
     root: &TableRoot,
     newest: u64,
@@ -46,11 +48,18 @@ pub(crate) async fn quarantine(
         .max(past_ms);
     let mut files = Vec::new();
     let mut gone: HashMap<String, RoaringTreemap> = HashMap::new();
-    let mut records = newest_first(root, newest);
-    while let Some(record) = records.try_next().await? {
+    let mut lineage = Lineage::default();
+    let mut records = every(root, newest, 0);
+    while !lineage.ended()
+        && let Some(record) = records.try_next().await?
+    {
         // Rows are taken up again later than they came, so what is older than this file need not be read.
         if record.at_ms <= past_ms {
             break;
+        }
+        let taken_back = lineage.meets(&record);
+        if taken_back && !record.replayed.is_empty() {
+            continue;
         }
         for replayed in &record.replayed {
             *gone.entry(replayed.path.clone()).or_default() |= rows_of(replayed)?;
@@ -88,7 +97,8 @@ pub(crate) async fn named(
     past_ms: i64,
 ) -> Result<(HashSet<Path>, HashSet<Path>)> {
     let (mut past, mut kept) = (HashSet::new(), HashSet::new());
-    let mut records = newest_first(root, newest);
+    // Old versions have their quarantine, also of a table that was replaced since.
+    let mut records = every(root, newest, 0);
     while let Some(record) = records.try_next().await? {
         let which = match record.at_ms <= past_ms {
             true => &mut past,

@@ -5,6 +5,7 @@ use datafusion::datasource::object_store::ObjectStoreUrl;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use roaring::RoaringTreemap;
+use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
 use super::quarantine::rows_of;
@@ -104,10 +105,14 @@ fn taken(path: &str, rows: impl IntoIterator<Item = u64>) -> Replayed {
 
 /// Commits `marker` as this version, a second after the one before.
 async fn commit(root: &TableRoot, version: u64, marker: Marker) {
+    commit_as(root, version, CommitInfo::default(), marker).await;
+}
+
+async fn commit_as(root: &TableRoot, version: u64, info: CommitInfo, marker: Marker) {
     let info = CommitInfo {
         in_commit_timestamp: Some(at(version)),
         user_name: Some("ann".into()),
-        ..CommitInfo::default()
+        ..info
     };
     let bytes = log::encode(info, marker, &[]).unwrap();
     let path = log::commit_path(root, version);
@@ -324,6 +329,7 @@ async fn refused_writes_are_told_the_newest_first() {
         refused: Some("rule positive: 3 rows".into()),
         quarantine: vec![],
         replayed: vec![],
+        restored: None,
     };
     for at_ms in [20, 9, 100] {
         refuse(&table, &record(at_ms)).await.unwrap();
@@ -401,6 +407,112 @@ async fn quarantine_has_the_rows_that_nobody_took_up() {
             .contains("row 1 of '_selvedge/quarantine/c.parquet'"),
         "{error}"
     );
+}
+
+/// What the first line says of an operation, and the marker that repeats its name.
+fn operation(name: &str, parameters: &[(&str, Value)]) -> (CommitInfo, Marker) {
+    let parameters = parameters.iter();
+    let parameters = parameters.map(|(key, value)| ((*key).to_owned(), value.clone()));
+    let info = CommitInfo {
+        operation: Some(name.to_owned()),
+        operation_parameters: Some(parameters.collect()),
+        ..CommitInfo::default()
+    };
+    let report = WriteReport {
+        operation: name.to_owned(),
+        ..WriteReport::default()
+    };
+    let marker = Marker {
+        report: Some(report),
+        ..Marker::default()
+    };
+    (info, marker)
+}
+
+#[tokio::test]
+async fn what_is_taken_back_is_there_again_and_what_began_anew_has_no_past() {
+    let root = root();
+    let table = table(&root);
+    let aside = |path: &str, taken: Vec<Replayed>| Marker {
+        quarantine: vec![side(path, 2)],
+        replayed: taken,
+        ..silent()
+    };
+    let restore = async |version, to: Value| {
+        let (info, marker) = operation("RESTORE", &[("version", to)]);
+        commit_as(&root, version, info, marker).await;
+    };
+    commit(&root, 0, measured(1)).await;
+    commit(&root, 1, aside("a", vec![])).await;
+    commit(&root, 2, aside("b", vec![taken("a", [0])])).await;
+    commit(&root, 3, aside("c", vec![])).await;
+    restore(4, Value::from(1)).await;
+    // Other engines write the version as text.
+    restore(5, Value::from("2")).await;
+    let (info, marker) = operation("CREATE OR REPLACE TABLE AS SELECT", &[]);
+    let marker = Marker {
+        quarantine: aside("d", vec![]).quarantine,
+        ..marker
+    };
+    commit_as(&root, 6, info, marker).await;
+    commit(&root, 7, measured(7)).await;
+    restore(8, Value::from(5)).await;
+
+    let files = async |newest| {
+        let files = quarantine(&root, newest, 0).await.unwrap();
+        let files = files.into_iter().map(|found| {
+            let name = found.file.path.trim_end_matches(".parquet");
+            let name = name.rsplit('/').next().unwrap().to_owned();
+            (name, found.gone.iter().collect::<Vec<_>>())
+        });
+        files.collect::<Vec<_>>()
+    };
+    let file = |name: &str, gone: &[u64]| (name.to_owned(), gone.to_vec());
+    let versions = async |newest| {
+        let records = all(&root, newest).await;
+        let versions = records.iter().filter_map(|record| record.version);
+        versions.collect::<Vec<_>>()
+    };
+    // From commits, then from segments.
+    for condensed in [false, true] {
+        if condensed {
+            condense(&table, &profiled(8)).await.unwrap();
+            forget(&root, 9).await;
+        }
+        let (a, b, c) = (file("a", &[]), file("b", &[]), file("c", &[]));
+        let (taken, d) = (file("a", &[0]), file("d", &[]));
+        assert_eq!(
+            files(3).await,
+            [taken.clone(), b.clone(), c.clone()],
+            "{condensed}"
+        );
+        assert_eq!(files(4).await, [a, c.clone()]);
+        assert_eq!(files(5).await, [taken.clone(), b.clone(), c.clone()]);
+        assert_eq!(files(6).await, std::slice::from_ref(&d));
+        assert_eq!(files(7).await, std::slice::from_ref(&d));
+        assert_eq!(files(8).await, [taken, b, c, d]);
+        assert_eq!(versions(5).await, [3, 2, 1, 0]);
+        assert_eq!(versions(7).await, [7, 6]);
+        assert_eq!(versions(8).await, [7, 6, 3, 2, 1, 0]);
+        let (_, kept) = named(&root, 7, 0).await.unwrap();
+        assert_eq!(kept.len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn versions_that_nothing_was_asked_in_end_nothing() {
+    let root = root();
+    let table = table(&root);
+    for (version, name) in ["CREATE TABLE", "RESTORE", "CREATE OR REPLACE TABLE"]
+        .into_iter()
+        .enumerate()
+    {
+        let (info, marker) = operation(name, &[("version", Value::from(0))]);
+        commit_as(&root, version as u64, info, marker).await;
+    }
+    assert!(all(&root, 2).await.is_empty());
+    secure(&table, 3).await.unwrap();
+    assert_eq!(names(&root).await, [""; 0]);
 }
 
 #[test]

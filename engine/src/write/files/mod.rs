@@ -65,11 +65,34 @@ pub(crate) struct FileSink {
 }
 
 /// The files of a write, not yet visible.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Written {
     pub adds: Vec<Add>,
     pub rows: u64,
     pub bytes: u64,
+}
+
+/// The files of a write as long as nobody says that they stay: dropped, it deletes them.
+pub(crate) struct Held {
+    written: Written,
+    undo: Undo,
+}
+
+impl Held {
+    pub(crate) fn written(&self) -> &Written {
+        &self.written
+    }
+
+    /// They stay, whatever comes.
+    pub(crate) fn keep(self) -> Written {
+        self.undo.keep();
+        self.written
+    }
+
+    /// Deletes them now.
+    pub(crate) async fn discard(self) {
+        self.undo.run().await;
+    }
 }
 
 /// Where files go and what they look like.
@@ -121,7 +144,7 @@ impl FileSink {
         })
     }
 
-    /// Runs `plan`, whose rows have the table's schema, into new files.
+    /// Runs `plan`, whose rows have the table's schema, into new files, which are the caller's then.
     ///
     /// On an error, and when the future is dropped, the files are deleted again.
     pub(crate) async fn write(
@@ -129,34 +152,40 @@ impl FileSink {
         plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
     ) -> Result<Written> {
+        self.hold(plan, context).await.map(Held::keep)
+    }
+
+    /// As [`Self::write`], and the files are deleted as long as nobody says that they stay.
+    pub(crate) async fn hold(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+    ) -> Result<Held> {
         let plan = self.together(plan, &context)?;
         let inputs = 0..plan.output_partitioning().partition_count();
         let inputs = inputs
             .map(|input| plan.execute(input, Arc::clone(&context)))
             .collect::<datafusion::common::Result<_>>()?;
-        self.undoable(inputs, &context).await
+        self.held(inputs, &context).await
     }
 
-    /// Writes `rows`, in their order; as [`Self::write`].
-    pub(crate) async fn write_rows(
+    /// Writes `rows`, in their order; as [`Self::hold`].
+    pub(crate) async fn hold_rows(
         &self,
         rows: SendableRecordBatchStream,
         context: &TaskContext,
-    ) -> Result<Written> {
-        self.undoable(vec![rows], context).await
+    ) -> Result<Held> {
+        self.held(vec![rows], context).await
     }
 
-    async fn undoable(
+    async fn held(
         &self,
         inputs: Vec<SendableRecordBatchStream>,
         context: &TaskContext,
-    ) -> Result<Written> {
+    ) -> Result<Held> {
         let undo = Undo::new(Arc::clone(&self.target.store));
         match self.run(inputs, context, undo.ledger()).await {
-            Ok(written) => {
-                undo.keep();
-                Ok(written)
-            }
+            Ok(written) => Ok(Held { written, undo }),
             Err(error) => {
                 undo.run().await;
                 Err(error)

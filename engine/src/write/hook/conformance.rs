@@ -92,6 +92,7 @@ impl Suite<'_> {
             table: self.context.table().to_string(),
             schema: Arc::clone(self.context.schema()),
             checks: Vec::new(),
+            condition: false,
             quarantines_invalid: false,
         };
         Ok((stage, rules))

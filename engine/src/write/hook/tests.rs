@@ -101,6 +101,7 @@ fn stage(partitions: &[Vec<RecordBatch>], hooks: &[Arc<dyn WriteHookSupplier>]) 
         table: "shop.orders".into(),
         schema: schema(),
         checks: vec![check],
+        condition: false,
         quarantines_invalid: false,
     };
     let input = MemorySourceConfig::try_new_exec(partitions, schema(), None).unwrap();

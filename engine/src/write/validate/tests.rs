@@ -36,6 +36,7 @@ fn rules() -> Arc<TableRules> {
         table: "shop.orders".into(),
         schema,
         checks,
+        condition: false,
         quarantines_invalid: false,
     })
 }

@@ -309,9 +309,34 @@ fn names_that_are_taken_are_not_there_twice() {
             "_written_at",
             "_failures",
             "_row",
+            "_replaces",
             "n",
             "note"
         ]
     );
     assert!(schema.fields().iter().all(|field| field.is_nullable()));
+}
+
+#[tokio::test]
+async fn columns_are_found_by_their_names_in_files() {
+    let called = |name: &str, in_files: &str| {
+        let named = [(mapping::PHYSICAL_NAME.to_owned(), in_files.to_owned())];
+        Field::new(name, DataType::Int64, true).with_metadata(named.into())
+    };
+    let inner = DataType::Struct(vec![called("y", "x")].into());
+    let lake = Lake::new(vec![
+        called("amount", "n"),
+        called("n", "col-2"),
+        called("text", "_row"),
+        called("s", "s").with_data_type(inner),
+    ]);
+    let x = (field("x", DataType::Int64), numbers(&[5]));
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("n", numbers(&[-1])),
+        ("_row of the table", numbers(&[7])),
+        ("s", Arc::new(StructArray::from(vec![x]))),
+    ];
+    lake.quarantine(1, columns).await;
+    let sql = "SELECT amount, n, text, s['y'], _row, _replaces FROM q";
+    assert_eq!(lake.rows(1, sql).await, [r#"-1,,7,5,{"row":0},"#]);
 }
