@@ -12,6 +12,7 @@
 //! `quality` (what tables expect of rows), `expr` (what expressions mean).
 
 mod answer;
+mod around;
 mod catalog;
 mod clock;
 mod engine;

@@ -180,7 +180,7 @@ pub(super) async fn rewrite(
         }
         columns => zorder::plan(job, base, &group, columns).await?,
     };
-    let plan = Tally::new(plan, job.meter.clone());
+    let plan = Tally::plan(plan, job.meter.clone());
     let mut written = sink.write(plan, context).await?;
     if let Some(rows) = group.rows(&base.schema)
         && rows != written.rows

@@ -321,7 +321,11 @@ fn add<K: Key>(
     for (part, shard) in parts.into_iter().zip(shards) {
         let mut known = shard.write();
         for key in part {
-            if known.len() == known.capacity() && !known.contains(&key) {
+            if known.len() == known.capacity() {
+                // A full table would grow before it finds that it has the key.
+                if known.contains(&key) {
+                    continue;
+                }
                 grow(&mut known, memory)?;
             }
             known.insert(key);
@@ -349,8 +353,16 @@ fn grow<K: Key>(known: &mut HashSet<K>, memory: &MemoryReservation) -> Result<()
         let message = format!("the system has no {wanted} bytes for a table");
         return Err(full(Error::new(ErrorKind::Exhausted, message)));
     }
-    memory.shrink((held + wanted).saturating_sub(known.allocation_size()));
-    Ok(())
+    let (reserved, taken) = (held + wanted, known.allocation_size());
+    match taken.checked_sub(reserved) {
+        Some(more) => memory
+            .try_grow(more)
+            .map_err(|error| full(Error::from(error))),
+        None => {
+            memory.shrink(reserved - taken);
+            Ok(())
+        }
+    }
 }
 
 fn find<K: Key>(shards: &Shards<K>, keys: &[K]) -> BooleanBuffer {

@@ -1,27 +1,26 @@
 //! Files of COPY TO appear when all rows are written, or not at all.
 
-use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, Result, internal_err};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use url::Url;
 
+use crate::around::{Around, AroundExec};
 use crate::error::Error;
 use crate::store::{Held, HoldingStore};
 
-/// Puts every sink of files under a [`WholeExec`].
+/// Puts every sink of files under a step that makes it [`Whole`].
 #[derive(Debug)]
 pub(super) struct WholeFiles;
 
@@ -33,7 +32,7 @@ impl PhysicalOptimizerRule for WholeFiles {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|plan| {
             Ok(match plan.is::<DataSinkExec>() {
-                true => Transformed::yes(Arc::new(WholeExec { sink: plan }) as _),
+                true => Transformed::yes(AroundExec::plan(Whole, plan)),
                 false => Transformed::no(plan),
             })
         })
@@ -51,53 +50,19 @@ impl PhysicalOptimizerRule for WholeFiles {
 
 /// Runs a sink over stores that hold its writes back until it has ended well.
 #[derive(Debug)]
-struct WholeExec {
-    sink: Arc<dyn ExecutionPlan>,
-}
+struct Whole;
 
-impl DisplayAs for WholeExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WholeExec")
-    }
-}
-
-impl ExecutionPlan for WholeExec {
-    fn name(&self) -> &str {
-        "WholeExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.sink.properties()
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.sink]
-    }
-
-    fn apply_expressions(
-        &self,
-        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.pop() {
-            Some(sink) => Ok(Arc::new(Self { sink })),
-            None => internal_err!("whole files need a sink"),
-        }
-    }
+impl Around for Whole {
+    const NAME: &'static str = "WholeExec";
 
     fn execute(
         &self,
+        sink: &Arc<dyn ExecutionPlan>,
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let held = Arc::new(Held::default());
-        let rows = self.sink.execute(partition, holding(&context, &held))?;
+        let rows = sink.execute(partition, holding(&context, &held))?;
         let schema = rows.schema();
         let run = async move {
             match rows.try_collect::<Vec<_>>().await {

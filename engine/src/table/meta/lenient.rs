@@ -4,20 +4,19 @@
 //! Nothing but columns may reach such a scan. The Parquet source decides from the types of the table which filters it
 //! takes over, and would drop rows, or keep them, by those of the file. So filters stay above.
 
-use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::common::nested_struct::validate_data_type_compatibility;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, TryCastExpr, lit};
 use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::ExecutionPlan;
 
-use crate::error::Error;
+use crate::around::Around;
 
 /// Makes columns of a file into those that are wanted, by name.
 #[derive(Debug)]
@@ -85,69 +84,21 @@ pub(super) fn nullable(data_type: &DataType) -> DataType {
     }
 }
 
-/// Keeps filters and projections of a plan away from the scan below.
+/// Keeps filters and projections of a plan away from the scan below: the files have been divided among the
+/// partitions already, and their columns are others.
 #[derive(Debug)]
-pub(super) struct Apart {
-    scan: Arc<dyn ExecutionPlan>,
-}
+pub(super) struct Apart;
 
-impl Apart {
-    pub(super) fn new(scan: Arc<dyn ExecutionPlan>) -> Arc<Self> {
-        Arc::new(Self { scan })
-    }
-}
-
-impl DisplayAs for Apart {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("QuarantineExec")
-    }
-}
-
-impl ExecutionPlan for Apart {
-    fn name(&self) -> &str {
-        "QuarantineExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.scan.properties()
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.scan]
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    /// Files have been divided among the partitions already.
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.pop() {
-            Some(scan) => Ok(Self::new(scan)),
-            None => Err(Error::internal("quarantined rows need a scan").into()),
-        }
-    }
+impl Around for Apart {
+    const NAME: &'static str = "QuarantineExec";
 
     fn execute(
         &self,
+        scan: &Arc<dyn ExecutionPlan>,
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        self.scan.execute(partition, context)
+        scan.execute(partition, context)
     }
 }
 

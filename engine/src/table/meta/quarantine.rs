@@ -42,6 +42,7 @@ use super::super::snapshot::{DataFile, Snapshot, TableRoot};
 use super::super::{deletion, mapping, prune};
 use super::lenient::{Apart, Lenient, nullable};
 use super::past_ms;
+use crate::around::AroundExec;
 use crate::error::Error;
 use crate::quality::failure::{
     FAILURES, ID, REPLACES, ROW, UNFIT, VERSION, WRITTEN_AT, failures_type, kept_as,
@@ -183,7 +184,7 @@ impl TableProvider for QuarantineTable {
             Some(_) => with_ids(scan, &wanted)?,
             None => scan,
         };
-        Ok(Apart::new(rows))
+        Ok(AroundExec::plan(Apart, rows))
     }
 }
 
