@@ -19,6 +19,7 @@ use super::files;
 use super::insert::{self, Assignment};
 use super::scope::Scope;
 use crate::error::{Error, Result};
+use crate::quality::rule::QUARANTINE_INVALID;
 use crate::sql::{self, CopyInto, CopySource, CopyTo, FileFormat};
 
 /// COPY .. TO: its one row is the number of rows copied.
@@ -114,9 +115,17 @@ pub(super) async fn into(scope: &Arc<Scope>, copy: CopyInto) -> Result<LogicalPl
     scope.may_use_files("COPY INTO")?;
     let opened = scope.open(&copy.table).await?;
     let options: BTreeMap<String, String> = copy.options.into_iter().collect();
+    // Types that are guessed from the first rows would refuse the file for what the table keeps in quarantine.
+    let keeps_invalid = opened.snapshot.property(QUARANTINE_INVALID) == Some("true");
     let state = scope.state();
     let mut source: Option<LogicalPlan> = None;
     for path in &copy.files {
+        let mut options = options.clone();
+        let format = copy.format.or_else(|| files::format_of(path).ok());
+        if keeps_invalid && format == Some(FileFormat::Csv) {
+            let guessed = options.entry("schema_infer_max_rec".to_owned());
+            guessed.or_insert_with(|| "0".to_owned());
+        }
         let table = files::read(&state, path, copy.format, &options, None).await?;
         let scan = LogicalPlanBuilder::scan("files", provider_as_source(table), None)?;
         source = Some(match source {

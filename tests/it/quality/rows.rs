@@ -396,6 +396,35 @@ async fn q11_rows_that_do_not_fit_are_refused_or_kept_as_they_came() {
     assert!(lines(&session, low).await[0].contains("low"));
 }
 
+/// Also where the types of a file's columns could be guessed from its first rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn q11_values_of_files_that_do_not_fit_are_kept_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("orders.csv");
+    let rows = (0..5000).map(|id| match id {
+        4000 => "4000,many\n".to_owned(),
+        4001 => "4001,\n".to_owned(),
+        _ => format!("{id},{}\n", id * 2),
+    });
+    std::fs::write(&file, format!("id,amount\n{}", rows.collect::<String>())).unwrap();
+    let session = session().await;
+    query::run(
+        &session,
+        "CREATE TABLE t (id BIGINT, amount BIGINT) TBLPROPERTIES ('selvedge.quarantineInvalid' = 'true')",
+    )
+    .await;
+    let copy = format!("COPY INTO t FROM '{}'", file.display());
+    let report = query::write(&session, &copy).await;
+    assert_eq!((report.rows_written, report.rows_quarantined), (4999, 1));
+    let kept = "SELECT id, amount, _row FROM \"t$quarantine\"";
+    assert_eq!(
+        lines(&session, kept).await,
+        ["4000 NULL {\"id\":\"4000\",\"amount\":\"many\"}"]
+    );
+    let missing = "SELECT id FROM t WHERE amount IS NULL";
+    assert_eq!(query::integers(&session, missing).await, [4001]);
+}
+
 /// A rule that asks for the time is asked with that of the statement, in every batch and every row.
 #[tokio::test(flavor = "multi_thread")]
 async fn t7_a_rule_has_the_instant_of_its_statement() {
