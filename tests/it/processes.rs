@@ -133,6 +133,23 @@ async fn victim() {
     }
 }
 
+/// Runs a writer for a while, the `kill`th time, and kills it: the last write it said it had done, if any.
+pub(crate) async fn killed(test: &str, lake: &Path, kill: u64) -> Option<i64> {
+    let mut child = another(test, lake);
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reader = std::thread::spawn(move || {
+        lines
+            .map_while(Result::ok)
+            .filter_map(|line| line.strip_prefix("acknowledged ")?.parse::<i64>().ok())
+            .last()
+    });
+    // Spread over start, planning, files and commit of its first writes.
+    tokio::time::sleep(Duration::from_millis(40 + kill * 37 % 160)).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    reader.join().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_writers_lose_nothing() {
     const KILLS: u64 = 200;
@@ -144,21 +161,8 @@ async fn killed_writers_lose_nothing() {
     .await;
     let mut acknowledged = 0;
     for kill in 0..KILLS {
-        let mut child = another("processes::victim", lake.path());
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reader = std::thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .filter_map(|line| line.strip_prefix("acknowledged ")?.parse::<i64>().ok())
-                .last()
-        });
-        // Spread over start, planning, files and commit of its first writes.
-        tokio::time::sleep(Duration::from_millis(40 + kill * 37 % 160)).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
-        acknowledged = reader
-            .join()
-            .unwrap()
+        acknowledged = killed("processes::victim", lake.path(), kill)
+            .await
             .unwrap_or(acknowledged)
             .max(acknowledged);
         let session = session(lake.path()).await;

@@ -55,7 +55,7 @@ impl CompiledRule {
 
 /// What messages call a rule: `rule positive EXPECT (amount >= 0)`.
 fn label(rule: &Rule) -> String {
-    format!("rule {} EXPECT ({})", rule.name, rule.expect)
+    format!("rule {}", rule.told())
 }
 
 /// The terms under which rules of a table are compiled.

@@ -255,7 +255,7 @@ impl Evaluation {
         let mut broken = results.iter().filter(fatal).map(|result| {
             let mut rules = self.compiled.rules.iter();
             let rule = rules.find(|rule| rule.rule.name == result.rule);
-            let what = rule.map_or_else(|| result.rule.clone(), told);
+            let what = rule.map_or_else(|| result.rule.clone(), |rule| rule.rule.told());
             if result.observed.is_empty() && result.threshold.is_empty() {
                 let of = match result.violations {
                     1 => "1 row".to_owned(),
@@ -287,11 +287,6 @@ impl Evaluation {
             false => error.with_detail(rest.join("; ")),
         })
     }
-}
-
-/// A rule as messages tell it: `positive EXPECT (amount >= 0)`.
-fn told(rule: &CompiledRule) -> String {
-    format!("{} EXPECT ({})", rule.rule.name, rule.rule.expect)
 }
 
 fn measures(compiled: &Compiled) -> Result<Measures> {
@@ -528,11 +523,13 @@ impl Worker {
                 Failure::of_rule(
                     &rule.rule,
                     match reason {
-                        Some((_, reason)) => format!("{} has no answer: {reason}", told(rule)),
-                        None if broken.answers.holds.is_null(row) => {
-                            format!("{} is unknown", told(rule))
+                        Some((_, reason)) => {
+                            format!("{} has no answer: {reason}", rule.rule.told())
                         }
-                        None => format!("{} does not hold", told(rule)),
+                        None if broken.answers.holds.is_null(row) => {
+                            format!("{} is unknown", rule.rule.told())
+                        }
+                        None => format!("{} does not hold", rule.rule.told()),
                     },
                     condition::values(batch, rule.columns(), row),
                     columns(rule, batch),

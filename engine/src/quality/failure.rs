@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, ListBuilder, StringBuilder, StructBuilder};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 
 use super::rule::Rule;
+use crate::error::{Error, Result};
 
 /// Column that names one row for good: its file, and its position in it.
 pub(crate) const ID: &str = "_id";
@@ -29,8 +30,19 @@ const RESERVED: [&str; 7] = [ID, VERSION, WRITTEN_AT, FAILURES, ROW, REPLACES, U
 /// The columns that files of quarantine have before those of the table.
 pub(crate) const OWN: [&str; 4] = [FAILURES, ROW, REPLACES, UNFIT];
 
+/// Refuses a table with a column whose name quarantined rows have for something else.
+pub(crate) fn quarantinable(table: &str, columns: &Schema) -> Result<()> {
+    match reserved(columns) {
+        None => Ok(()),
+        Some(column) => Err(Error::invalid(format!(
+            "table {table} cannot have both a quarantine and a column {column}: quarantined rows have a {column} of their own"
+        ))
+        .with_hint("give the column another name")),
+    }
+}
+
 /// The first column of a table whose name a quarantine has for one of its own, so that the table can have none.
-pub(crate) fn reserved(table: &Schema) -> Option<&str> {
+fn reserved(table: &Schema) -> Option<&str> {
     let mut names = table.fields().iter().map(|field| field.name().as_str());
     names.find(|name| RESERVED.contains(name))
 }

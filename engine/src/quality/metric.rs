@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, make_array};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::{filter, take};
-use arrow::datatypes::{DataType, FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Float16Type, Float32Type, Float64Type, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
@@ -27,7 +27,6 @@ use datafusion::sql::sqlparser::ast;
 
 use super::condition::{self, Owner};
 use super::record::PartitionValues;
-use super::row::nans;
 use crate::error::{Error, Result};
 use crate::expr;
 
@@ -259,6 +258,30 @@ fn widen(
 
 fn unexpected(error: arrow::error::ArrowError) -> Error {
     Error::internal(format!("a metric: {error}")).with_source(error)
+}
+
+/// Which rows are NaN, if any is.
+fn nans(column: &ArrayRef) -> Option<BooleanBuffer> {
+    let nan = match column.data_type() {
+        DataType::Float16 => {
+            let values = column.as_primitive::<Float16Type>().values();
+            BooleanBuffer::collect_bool(values.len(), |row| values[row].is_nan())
+        }
+        DataType::Float32 => {
+            let values = column.as_primitive::<Float32Type>().values();
+            BooleanBuffer::collect_bool(values.len(), |row| values[row].is_nan())
+        }
+        DataType::Float64 => {
+            let values = column.as_primitive::<Float64Type>().values();
+            BooleanBuffer::collect_bool(values.len(), |row| values[row].is_nan())
+        }
+        _ => return None,
+    };
+    let nan = match column.nulls() {
+        Some(nulls) => &nan & nulls.inner(),
+        None => nan,
+    };
+    (nan.count_set_bits() > 0).then_some(nan)
 }
 
 /// `values` without those that are not `valid`.

@@ -1,10 +1,7 @@
 //! Rules about each row by itself.
 
-use arrow::array::{
-    Array, ArrayBuilder, ArrayRef, AsArray, BooleanArray, BooleanBuilder, RecordBatch,
-};
-use arrow::buffer::BooleanBuffer;
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, SchemaRef};
+use arrow::array::{ArrayBuilder, BooleanArray, BooleanBuilder, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
 
@@ -76,28 +73,4 @@ impl RowRule {
             }
         }
     }
-}
-
-/// Which rows are NaN, if any is.
-pub(super) fn nans(column: &ArrayRef) -> Option<BooleanBuffer> {
-    let nan = match column.data_type() {
-        DataType::Float16 => {
-            let values = column.as_primitive::<Float16Type>().values();
-            BooleanBuffer::collect_bool(values.len(), |row| values[row].is_nan())
-        }
-        DataType::Float32 => {
-            let values = column.as_primitive::<Float32Type>().values();
-            BooleanBuffer::collect_bool(values.len(), |row| values[row].is_nan())
-        }
-        DataType::Float64 => {
-            let values = column.as_primitive::<Float64Type>().values();
-            BooleanBuffer::collect_bool(values.len(), |row| values[row].is_nan())
-        }
-        _ => return None,
-    };
-    let nan = match column.nulls() {
-        Some(nulls) => &nan & nulls.inner(),
-        None => nan,
-    };
-    (nan.count_set_bits() > 0).then_some(nan)
 }

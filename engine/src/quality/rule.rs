@@ -165,6 +165,11 @@ impl Rule {
         }
     }
 
+    /// As messages tell it: `positive EXPECT (amount >= 0)`.
+    pub(crate) fn told(&self) -> String {
+        format!("{} EXPECT ({})", self.name, self.expect)
+    }
+
     /// What is asked, by the condition and the rows it is asked of.
     pub(crate) fn fingerprint_of(&self) -> String {
         let asked = (

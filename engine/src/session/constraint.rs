@@ -234,7 +234,7 @@ pub(super) async fn define(
 ) -> Result<Rule> {
     let rule = references::resolved(scope, table, rule)?;
     if rule.on_violation == OnViolation::QuarantineRow {
-        free(table, columns)?;
+        failure::quarantinable(table, columns)?;
     }
     let terms = Terms {
         state: &scope.state(),
@@ -259,19 +259,8 @@ pub(super) fn quarantinable(
             .iter()
             .any(|rule| rule.on_violation == OnViolation::QuarantineRow);
     match quarantines {
-        true => free(table, columns),
+        true => failure::quarantinable(table, columns),
         false => Ok(()),
-    }
-}
-
-/// Refuses a column whose name quarantined rows have for something else.
-fn free(table: &str, columns: &Schema) -> Result<()> {
-    match failure::reserved(columns) {
-        None => Ok(()),
-        Some(column) => Err(Error::invalid(format!(
-            "table {table} cannot have both a quarantine and a column {column}: quarantined rows have a {column} of their own"
-        ))
-        .with_hint("give the column another name")),
     }
 }
 
@@ -370,7 +359,7 @@ pub(super) fn names(opened: &Opened) -> impl Iterator<Item = &str> {
     })
 }
 
-fn missing(opened: &Opened, name: &str) -> Error {
+pub(super) fn missing(opened: &Opened, name: &str) -> Error {
     let missing = Error::new(
         ErrorKind::NotFound,
         format!("table {} has no constraint {name}", opened.name),

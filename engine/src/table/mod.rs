@@ -52,6 +52,7 @@ pub(crate) mod retention;
 pub(crate) mod running;
 pub(crate) mod schema;
 pub(crate) mod snapshot;
+mod source;
 pub(crate) mod stats;
 pub(crate) mod vacuumed;
 pub(crate) mod versioned;

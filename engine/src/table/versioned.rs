@@ -15,11 +15,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::config::TableParquetOptions;
 use datafusion::common::{Result, ScalarValue, Statistics, TableReference, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{
-    CachedParquetFileReaderFactory, ParquetFileReaderFactory, ParquetRowSelection,
+    ParquetFileReaderFactory, ParquetRowSelection,
 };
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
@@ -36,10 +35,10 @@ use super::located::{self, Located, physical_rows};
 use super::mapped_footer::MappedReaders;
 use super::mapping::{self, Mode};
 use super::snapshot::{DataFile, Snapshot, TableRoot};
+use super::source::source;
 use super::stats::{Summary, VisibleStats};
 use super::{deletion, partition, prune};
 use crate::error::Error;
-use crate::store::Whole;
 use crate::write::target::WriteTarget;
 
 /// Deletion vectors that are read at once while a scan is planned.
@@ -231,34 +230,14 @@ impl TableProvider for VersionedTable {
 
 impl VersionedTable {
     fn source(&self, session: &dyn Session, columns: &ScanColumns) -> ParquetSource {
-        let mut options = session.config_options().execution.parquet.clone();
-        // Read as nanoseconds, the legacy timestamps of Spark overflow outside 1677 to 2262.
-        options.coerce_int96 = Some("us".into());
-        options.coerce_int96_tz = Some("UTC".into());
-        let footer_hint = options.metadata_size_hint;
-        let footers = session
-            .runtime_env()
-            .cache_manager
-            .get_file_metadata_cache();
-        let store = Arc::new(Whole(Arc::clone(&self.root.store)));
-        let reader = CachedParquetFileReaderFactory::new(store, footers);
-        let reader = match footer::holds_floats(columns.table_schema.file_schema()) {
+        let floats = footer::holds_floats(columns.table_schema.file_schema());
+        let schema = columns.table_schema.clone();
+        source(session, &self.root, schema, |reader| match floats {
             true => self.by_name(SoundFooters(reader)),
             false => self.by_name(reader),
-        };
-        let source = ParquetSource::new(columns.table_schema.clone())
-            .with_table_parquet_options(TableParquetOptions {
-                global: options,
-                ..TableParquetOptions::default()
-            })
-            .with_parquet_file_reader_factory(reader);
-        match footer_hint {
-            Some(bytes) => source.with_metadata_size_hint(bytes),
-            None => source,
-        }
+        })
     }
 
-    /// Describes `files` to the source, reading the deletion vectors that are not in memory yet.
     /// `reader` of files, in the names of the table.
     fn by_name(
         &self,
@@ -270,6 +249,7 @@ impl VersionedTable {
         }
     }
 
+    /// Describes `files` to the source, reading the deletion vectors that are not in memory yet.
     async fn open(
         &self,
         files: Vec<&Arc<DataFile>>,

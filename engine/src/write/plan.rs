@@ -15,7 +15,7 @@ use super::validate::TableRules;
 use crate::error::{Error, Result};
 use crate::quality::check;
 use crate::quality::compile::{Terms, compile};
-use crate::quality::failure::reserved;
+use crate::quality::failure::quarantinable;
 use crate::quality::rule::{PROFILE, QUARANTINE_INVALID};
 use crate::table::protocol;
 
@@ -59,14 +59,8 @@ pub(crate) async fn plan(
         true => compile(terms, &[], false).await?,
         false => compile(terms, &target.rules()?, target.is_set(PROFILE)).await?,
     };
-    if (compiled.quarantines() || rules.quarantines_invalid)
-        && let Some(column) = reserved(&target.schema)
-    {
-        return Err(Error::invalid(format!(
-            "table {}: rows are quarantined with a column {column} of their own, so the table cannot have one",
-            target.name
-        ))
-        .with_hint("rename the column, or drop the rules that quarantine rows"));
+    if compiled.quarantines() || rules.quarantines_invalid {
+        quarantinable(&target.name, &target.schema)?;
     }
     let context = WriteContext::new(
         target.name.as_str(),

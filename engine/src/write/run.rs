@@ -234,15 +234,9 @@ fn class(operation: &str) -> &str {
     }
 }
 
-/// What the write wants to become true, and why its rules say no.
-fn intent(
-    settled: Settled,
-    files: &Files,
-    target: &WriteTarget,
-    op: InsertOp,
-    duration_ms: u64,
-) -> Result<(Intent, Option<Error>)> {
-    let mut report = WriteReport {
+/// The account of a write, as far as its stages tell it.
+fn account(settled: &mut Settled, target: &WriteTarget) -> WriteReport {
+    WriteReport {
         table: target.name.clone(),
         operation: target.operation.to_owned(),
         batch_id: target.batch_id,
@@ -250,12 +244,23 @@ fn intent(
         rows_written: settled.rows_written,
         rows_dropped: settled.rows_dropped,
         rows_quarantined: settled.rows_quarantined,
-        duration_ms,
-        hooks: settled.hooks,
-        rules: settled.rules,
-        metrics: settled.metrics,
+        hooks: std::mem::take(&mut settled.hooks),
+        rules: std::mem::take(&mut settled.rules),
+        metrics: std::mem::take(&mut settled.metrics),
         ..WriteReport::default()
-    };
+    }
+}
+
+/// What the write wants to become true, and why its rules say no.
+fn intent(
+    mut settled: Settled,
+    files: &Files,
+    target: &WriteTarget,
+    op: InsertOp,
+    duration_ms: u64,
+) -> Result<(Intent, Option<Error>)> {
+    let mut report = account(&mut settled, target);
+    report.duration_ms = duration_ms;
     let quarantine = match files.aside() {
         Some(aside) => side_files(aside)?,
         None => Vec::new(),
@@ -356,21 +361,9 @@ pub(super) async fn rehearse(
     };
     let (counts, (quarantined, aside)) = tokio::join!(main, sample(aside));
     let main = counts?.into_iter().sum();
-    let settled = verdict(run, target, (main, aside)).await?;
+    let mut settled = verdict(run, target, (main, aside)).await?;
     Ok(Rehearsal {
-        report: WriteReport {
-            table: target.name.clone(),
-            operation: target.operation.to_owned(),
-            batch_id: target.batch_id,
-            rows_received: settled.rows_received,
-            rows_written: settled.rows_written,
-            rows_dropped: settled.rows_dropped,
-            rows_quarantined: settled.rows_quarantined,
-            hooks: settled.hooks,
-            rules: settled.rules,
-            metrics: settled.metrics,
-            ..WriteReport::default()
-        },
+        report: account(&mut settled, target),
         refused: settled.refused,
         quarantined,
     })

@@ -1,16 +1,14 @@
 //! Faults, power losses and kills with a quarantine on: rows, quarantined rows, results and metrics of a write
 //! appear together or not at all.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use selvedge_engine::{Engine, Error, ErrorKind, Session, Settings};
 
-use crate::processes::{LAKE, another};
+use crate::processes::{LAKE, killed};
 use crate::support::fault::{Fault, FaultStore, Op, Plan};
 use crate::support::power::{Change, Damage, PowerLossStore};
 use crate::support::query;
@@ -322,21 +320,8 @@ async fn killed_writers_lose_no_part_of_a_write() {
     .await;
     let mut acknowledged = 0;
     for kill in 0..KILLS {
-        let mut child = another("quality::crash::victim", lake.path());
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reader = std::thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .filter_map(|line| line.strip_prefix("acknowledged ")?.parse::<i64>().ok())
-                .last()
-        });
-        // Spread over start, planning, files and commit of its first writes.
-        tokio::time::sleep(Duration::from_millis(40 + kill * 37 % 160)).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
-        acknowledged = reader
-            .join()
-            .unwrap()
+        acknowledged = killed("quality::crash::victim", lake.path(), kill)
+            .await
             .unwrap_or(acknowledged)
             .max(acknowledged);
         let session = session(lake.path()).await;

@@ -11,7 +11,7 @@ use datafusion::physical_plan::execute_stream_partitioned;
 use futures::TryStreamExt;
 
 use crate::answer::Answer;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::quality::compile::{Compiled, Terms, compile};
 use crate::quality::evaluate::Evaluation;
 use crate::quality::past::Past;
@@ -69,7 +69,7 @@ pub(in crate::session) async fn check(
         Some(name) => {
             rules.retain(|rule| rule.name == name);
             let [rule] = rules.as_mut_slice() else {
-                return Err(missing(opened, name));
+                return Err(constraint::missing(opened, name));
             };
             rule.enabled = true;
         }
@@ -96,17 +96,6 @@ pub(in crate::session) async fn violations(
     results
         .pop()
         .ok_or_else(|| Error::internal(format!("a rule of table {} said nothing", opened.name)))
-}
-
-fn missing(opened: &Opened, name: &str) -> Error {
-    let error = Error::new(
-        ErrorKind::NotFound,
-        format!("table {} has no constraint {name}", opened.name),
-    );
-    match sql::nearest(name, constraint::names(opened)) {
-        Some(near) => error.with_hint(format!("did you mean {near}?")),
-        None => error,
-    }
 }
 
 async fn asked(

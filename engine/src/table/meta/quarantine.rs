@@ -15,13 +15,10 @@ use chrono::DateTime;
 use datafusion::arrow::array::{Int64Array, RecordBatch, TimestampMicrosecondArray};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::config::TableParquetOptions;
 use datafusion::common::{Result, ScalarValue, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{
-    CachedParquetFileReaderFactory, ParquetRowSelection,
-};
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
@@ -39,6 +36,7 @@ use super::super::mapped_footer::MappedReaders;
 use super::super::mapping::Mode;
 use super::super::records::{self, Quarantined};
 use super::super::snapshot::{DataFile, Snapshot, TableRoot};
+use super::super::source::source;
 use super::super::{deletion, mapping, prune};
 use super::lenient::{Apart, Lenient, nullable};
 use super::past_ms;
@@ -48,7 +46,6 @@ use crate::quality::failure::{
     FAILURES, ID, REPLACES, ROW, UNFIT, VERSION, WRITTEN_AT, failures_type, kept_as,
     quarantine_schema, unfit_type,
 };
-use crate::store::Whole;
 
 /// The file of a row as its `_id` begins; not a column of the relation.
 const STEM: &str = "__selvedge_stem";
@@ -171,8 +168,12 @@ impl TableProvider for QuarantineTable {
             .map(|file| self.open(file, columns.source.table_partition_cols()))
             .collect::<Result<Vec<_>, _>>()?;
         let groups = FileGroup::new(opened).split_files(session.config().target_partitions());
-        let source = Arc::new(self.source(session, columns.source.clone()));
-        let scan = FileScanConfigBuilder::new(self.root.store_url.clone(), source)
+        let schema = columns.source.clone();
+        let source = source(session, &self.root, schema, |reader| {
+            let in_files = in_files(&self.snapshot);
+            Arc::new(MappedReaders::new(reader, Mode::Name, &in_files))
+        });
+        let scan = FileScanConfigBuilder::new(self.root.store_url.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_expr_adapter(Some(Arc::new(Lenient)))
             .with_projection_indices(Some(columns.order))?
@@ -189,28 +190,6 @@ impl TableProvider for QuarantineTable {
 }
 
 impl QuarantineTable {
-    fn source(&self, session: &dyn Session, columns: TableSchema) -> ParquetSource {
-        let options = session.config_options().execution.parquet.clone();
-        let footer_hint = options.metadata_size_hint;
-        let footers = session
-            .runtime_env()
-            .cache_manager
-            .get_file_metadata_cache();
-        let store = Arc::new(Whole(Arc::clone(&self.root.store)));
-        let reader = CachedParquetFileReaderFactory::new(store, footers);
-        let reader = MappedReaders::new(reader, Mode::Name, &in_files(&self.snapshot));
-        let source = ParquetSource::new(columns)
-            .with_table_parquet_options(TableParquetOptions {
-                global: options,
-                ..TableParquetOptions::default()
-            })
-            .with_parquet_file_reader_factory(Arc::new(reader));
-        match footer_hint {
-            Some(bytes) => source.with_metadata_size_hint(bytes),
-            None => source,
-        }
-    }
-
     /// Describes a file to the source, with what is the same for all rows of it.
     fn open(&self, file: &Quarantined, same: &[FieldRef]) -> Result<PartitionedFile, Error> {
         let location = self.root.locate(&file.file.path)?;
