@@ -2,7 +2,7 @@
 
 import os
 
-from peer import Peak, Timer, all_hold, check_query, each_timed, fresh, serve
+from peer import FORGOTTEN, Peak, Timer, all_hold, check_query, each_timed, fresh, serve
 
 
 def start():
@@ -54,6 +54,41 @@ class Peer:
         rows = sum(table.get_add_actions(flatten=True).column("num_records").to_pylist())
         fresh(target)
         return peak.answer(rows=rows)
+
+    def cleansed_write(self, source, to, threads, codec, level, lists, checks, conditions):
+        """A write that asks constraints, then the lists merged into the new table, then a query over it."""
+        properties = self.deltalake.WriterProperties(compression=codec.upper(), compression_level=level)
+        files = self.pyarrow.dataset.dataset(source, format="parquet")
+        target = fresh(to + ".delta")
+        table = self.deltalake.DeltaTable.create(target, schema=files.schema)
+        for number, condition in enumerate(conditions):
+            table.alter.add_constraint({f"c{number}": condition})
+        with Timer() as timer:
+            reader = files.scanner().to_reader()
+            self.deltalake.write_deltalake(target, reader, mode="append", writer_properties=properties)
+            if query := check_query(checks, [], "approx_distinct(", "t"):
+                table = self.deltalake.DeltaTable(target)
+                answer = self.deltalake.QueryBuilder().register("t", table).execute(query)
+                [row] = self.pyarrow.table(answer.read_all()).to_pylist()
+                all_hold(row.values())
+            if lists:
+                nullified, erased = (self.pyarrow.dataset.dataset(file, format="parquet").to_table() for file in lists)
+                for keys, gone in ((nullified, False), (erased, True)):
+                    merge = self.deltalake.DeltaTable(target).merge(
+                        keys,
+                        "t.client_id = s.client_id",
+                        source_alias="s",
+                        target_alias="t",
+                        writer_properties=properties,
+                    )
+                    if gone:
+                        merge.when_matched_delete().execute()
+                    else:
+                        merge.when_matched_update({column: "NULL" for column in FORGOTTEN}).execute()
+        table = self.deltalake.DeltaTable(target)
+        rows = sum(table.get_add_actions(flatten=True).column("num_records").to_pylist())
+        fresh(target)
+        return timer.answer(rows=rows)
 
     def insert(self, to, first, count):
         if self.path is None:

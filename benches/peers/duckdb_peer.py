@@ -2,7 +2,7 @@
 
 import os
 
-from peer import Peak, Timer, all_hold, check_query, each_timed, fresh, serve
+from peer import Peak, Timer, all_hold, check_query, each_timed, forget_query, fresh, serve
 
 
 def start():
@@ -70,6 +70,22 @@ class Peer:
         db.close()
         fresh(target)
         return peak.answer(rows=rows)
+
+    def cleansed_write(self, source, to, threads, codec, level, lists, checks, conditions):
+        """The checks as a query over the source, then a copy of the source joined with the lists."""
+        db = self.duckdb.connect(config={"threads": threads})
+        files = f"read_parquet('{source}/*.parquet')"
+        target = fresh(to + ".parquet")
+        with Timer() as timer:
+            if query := check_query(checks, conditions, "approx_count_distinct(", files):
+                all_hold(db.execute(query).fetchone())
+            (rows,) = db.execute(
+                f"COPY ({forget_query(files, lists)}) TO '{target}' "
+                f"(FORMAT parquet, COMPRESSION {codec}, COMPRESSION_LEVEL {level})"
+            ).fetchone()
+        db.close()
+        fresh(target)
+        return timer.answer(rows=rows)
 
     def insert(self, to, first, count):
         """Single-row inserts, each its own durable transaction."""

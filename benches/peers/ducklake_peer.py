@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from peer import Peak, Timer, all_hold, check_query, fresh, serve
+from peer import Peak, Timer, all_hold, check_query, forget_query, fresh, serve
 
 
 def start():
@@ -57,6 +57,21 @@ class Peer:
         self.close()
         fresh(folder)
         return peak.answer(rows=rows)
+
+    def cleansed_write(self, source, to, threads, codec, level, lists, checks, conditions):
+        """The checks as a query over the source, then a table of the source joined with the lists."""
+        folder = fresh(to)
+        os.makedirs(folder)
+        self.open(folder, codec, level, threads)
+        files = f"read_parquet('{source}/*.parquet')"
+        with Timer() as timer:
+            if query := check_query(checks, conditions, "approx_count_distinct(", files):
+                all_hold(self.db.execute(query).fetchone())
+            self.db.execute(f"CREATE TABLE t AS {forget_query(files, lists)}")
+        (rows,) = self.db.execute("SELECT count(*) FROM t").fetchone()
+        self.close()
+        fresh(folder)
+        return timer.answer(rows=rows)
 
     def change(self, sql, **_):
         with Timer() as timer:

@@ -61,6 +61,22 @@ def check_query(checks, conditions, approx, source):
     return f"SELECT {', '.join(f'{column} AS c{i}' for i, column in enumerate(columns))} FROM {source}"
 
 
+def forget_query(source, lists):
+    """The rows of a source as SQL with joins: those on the second list are left out, those on the first lose two cells.
+    All of them, as they are, without lists."""
+    if not lists:
+        return f"SELECT * FROM {source}"
+    cells = ", ".join(f"CASE WHEN n.client_id IS NULL THEN s.{column} END AS {column}" for column in FORGOTTEN)
+    return (
+        f"SELECT s.* REPLACE ({cells}) FROM {source} AS s LEFT JOIN read_parquet('{lists[0]}') AS n USING (client_id) "
+        f"WHERE s.client_id NOT IN (SELECT client_id FROM read_parquet('{lists[1]}'))"
+    )
+
+
+# The cells that a client on the first list loses.
+FORGOTTEN = ("note", "country")
+
+
 def all_hold(row):
     """Raises unless every column of the row of a check is true."""
     if not all(row):

@@ -1,6 +1,6 @@
 """polars: a stream of Parquet files into one, after a query that checks them."""
 
-from peer import Peak, all_hold, check_query, fresh, serve
+from peer import FORGOTTEN, Peak, Timer, all_hold, check_query, fresh, serve
 
 
 def start():
@@ -27,6 +27,26 @@ class Peer:
         rows = self.polars.scan_parquet(target).select(self.polars.len()).collect().item()
         fresh(target)
         return peak.answer(rows=rows)
+
+    def cleansed_write(self, source, to, threads, codec, level, lists, checks, conditions):
+        """The checks as a query over the source, then a copy of the source joined with the lists."""
+        files = self.polars.scan_parquet(f"{source}/*.parquet")
+        target = fresh(to + ".parquet")
+        with Timer() as timer:
+            if query := check_query(checks, conditions, "count(DISTINCT ", "t"):
+                answer = self.polars.SQLContext(t=files).execute(query)
+                all_hold(answer.collect(engine="streaming").row(0))
+            if lists:
+                nullified, erased = (self.polars.scan_parquet(file) for file in lists)
+                listed = nullified.with_columns(self.polars.lit(True).alias("listed"))
+                files = files.join(erased, on="client_id", how="anti").join(listed, on="client_id", how="left")
+                kept = self.polars.col("listed").is_null()
+                cells = [self.polars.when(kept).then(self.polars.col(column)).alias(column) for column in FORGOTTEN]
+                files = files.with_columns(cells).drop("listed")
+            files.sink_parquet(target, compression=codec, compression_level=level)
+        rows = self.polars.scan_parquet(target).select(self.polars.len()).collect().item()
+        fresh(target)
+        return timer.answer(rows=rows)
 
 
 serve("pip install polars", start)

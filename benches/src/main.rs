@@ -47,6 +47,8 @@ enum Workload {
     Changes,
     /// Many rows into a new table, with rules and without.
     Quality,
+    /// Many rows into a new table whose keys are to be forgotten, and a few keys forgotten at rest.
+    Cleanse,
 }
 
 /// Benchmarks of Selvedge beside its peers.
@@ -160,6 +162,7 @@ async fn main() -> Result<()> {
             Workload::Cold => workload::cold::run(&bench, &mut report).await?,
             Workload::Changes => workload::changes::run(&bench, &mut report).await?,
             Workload::Quality => workload::quality::run(&bench, &mut report).await?,
+            Workload::Cleanse => workload::cleanse::run(&bench, &mut report).await?,
         }
     }
     print!("{report}");

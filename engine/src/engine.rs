@@ -22,9 +22,11 @@ use crate::catalog::entry::TableEntry;
 use crate::clock::Ambient;
 use crate::error::{Error, Result};
 use crate::maintenance::auto::Workshop;
+use crate::maintenance::erase;
 use crate::session::{Rules, Session, SessionOptions};
 use crate::settings::Settings;
 use crate::store::{self, Lake};
+use crate::table::erased;
 use crate::table::handle::Table;
 use crate::table::snapshot::TableRoot;
 use crate::write::hook::WriteHookSupplier;
@@ -277,13 +279,23 @@ impl Inner {
         store::sweep(&self.lake, &table.root.path, STAGING_AGE, now).await
     }
 
-    /// The same once per table and in the background.
-    pub(crate) fn sweep_once(self: &Arc<Self>, table: &Arc<Table>) {
-        if self.lake.remote() || !table.begin_sweep() {
+    /// The same once per table and in the background; an erasure that was cut short is finished as well.
+    pub(crate) fn sweep_once(self: &Arc<Self>, table: &Arc<Table>, name: &str) {
+        let erased = table.cached().and_then(|head| erased::of(&head));
+        // Another process may have begun one since.
+        let erases = erased.is_some_and(|erased| table.meets(erased.first));
+        let sweeps = !self.lake.remote() && table.begin_sweep();
+        if !erases && !sweeps {
             return;
         }
-        let (engine, table) = (Arc::clone(self), Arc::clone(table));
+        let (engine, table, name) = (Arc::clone(self), Arc::clone(table), name.to_owned());
         self.background.spawn(async move {
+            if erases && let Err(error) = erase::finish(&table, &name).await {
+                tracing::warn!(%error, table = name, "an erasure that was cut short was not finished");
+            }
+            if !sweeps {
+                return;
+            }
             match engine.sweep(&table).await {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, table = %table.root.path, "removed what dead writers left behind"),
@@ -334,7 +346,8 @@ pub(crate) fn session_config(settings: &Settings) -> SessionConfig {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(crate::catalog::NAME, crate::catalog::DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true)
+        // A scope has its own, which knows more of the lake.
+        .with_information_schema(false)
         .with_target_partitions(settings.target_partitions)
         .with_option_extension(SelvedgeOptions::default());
     let options = config.options_mut();

@@ -14,6 +14,7 @@
 mod answer;
 mod around;
 mod catalog;
+mod cleanse;
 mod clock;
 mod engine;
 mod error;
@@ -30,6 +31,8 @@ mod table;
 mod write;
 
 pub use answer::Answer;
+pub use cleanse::policy::{Columns, Policy, PolicyAction, PolicyScope};
+pub use cleanse::record::PolicyResult;
 pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, ErrorKind, Position, Result};
 pub use progress::Progress;

@@ -1,8 +1,10 @@
 //! Values and types as messages show them.
 
 use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use crate::table::schema::personal;
 
 /// How many offending values an error shows.
 pub(crate) const SHOWN_VALUES: usize = 3;
@@ -34,6 +36,18 @@ pub(crate) fn shown(array: &ArrayRef, rows: &[usize]) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// Stands for a value that is not shown.
+pub(crate) const HIDDEN: &str = "***";
+
+/// The same for values of a column: those that tell something of a person are not shown.
+pub(crate) fn shown_of(column: &Field, array: &ArrayRef, rows: &[usize]) -> Vec<String> {
+    let shown = shown(array, rows);
+    match personal(column) {
+        true => vec![HIDDEN.to_owned(); shown.len()],
+        false => shown,
+    }
 }
 
 /// A type as it is written in SQL.

@@ -12,6 +12,7 @@
 //! - `time`: the rules about versions, instants and zones, by their numbers.
 //! - `s3`: what a lake needs of a remote store, and how the environment names it.
 //! - `power`: the engine on every disk a power loss may leave.
+//! - `cleanse`: what a table must forget, by their numbers: in the write, at rest, in its past, and the proof of it.
 //! - `quality`: rules in the write, by their numbers: rows, metrics, quarantine, doors, faults.
 //! - `traps`: what other engines got wrong, by name.
 //! - `faults`: the tool that breaks a store on purpose, tested itself.
@@ -26,6 +27,7 @@
 mod bad_input;
 mod broken;
 mod changes;
+mod cleanse;
 mod disk;
 mod doors;
 mod evolution;

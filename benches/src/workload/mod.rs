@@ -2,6 +2,7 @@
 
 pub(crate) mod bulk;
 pub(crate) mod changes;
+pub(crate) mod cleanse;
 pub(crate) mod cold;
 pub(crate) mod quality;
 pub(crate) mod small;

@@ -25,8 +25,14 @@ const PLAIN: &str = WRITES[0];
 const RULES: &str = WRITES[1];
 const UNIQUE: &str = WRITES[2];
 
+/// What peers ask of each row.
+pub(super) const CONDITIONS: [&str; 2] = [
+    "amount >= 0",
+    "status IN ('open', 'paid', 'packed', 'sent', 'returned')",
+];
+
 /// Peers by name and script.
-const PEERS: [(&str, &str); 4] = [
+pub(super) const PEERS: [(&str, &str); 4] = [
     ("duckdb", "duckdb_peer"),
     ("ducklake", "ducklake_peer"),
     ("delta-rs", "delta_peer"),
@@ -100,7 +106,7 @@ fn keep(report: &mut Report, system: &str, writes: &[Vec<Run>; 3]) {
 
 /// Null counts, bounds, a mean within a range, a number of distinct values, a number of rows, and two rules about
 /// each row; a key that is unique, where asked. All hold, so that every system writes all rows.
-fn rules(rows: u64, unique: bool) -> Vec<(&'static str, String)> {
+pub(super) fn rules(rows: u64, unique: bool) -> Vec<(&'static str, String)> {
     let mut rules = vec![
         ("key_known", "null_count(order_id) = 0".to_owned()),
         ("time_known", "null_count(ordered_at) = 0".to_owned()),
@@ -174,7 +180,7 @@ fn expect(bench: &Bench, system: &str, rows: u64) -> Result<()> {
 
 /// The checks that peers put into a query: each a condition that all rows together hold. `APPROX(` stands for what the
 /// peer calls an estimate of the number of distinct values.
-fn checks(rows: u64, unique: bool) -> Value {
+pub(super) fn checks(rows: u64, unique: bool) -> Value {
     let mut checks = vec![
         "count(*) - count(order_id) = 0".to_owned(),
         "count(*) - count(ordered_at) = 0".to_owned(),
@@ -194,10 +200,6 @@ fn checks(rows: u64, unique: bool) -> Value {
 fn ask(bench: &Bench, peer: &mut Peer, source: &Path, write: usize) -> Result<Run> {
     let with = WRITES[write] != PLAIN;
     let rows = bench.args.rows;
-    let conditions = [
-        "amount >= 0",
-        "status IN ('open', 'paid', 'packed', 'sent', 'returned')",
-    ];
     let request = json!({
         "op": "checked_write",
         "source": source,
@@ -206,7 +208,7 @@ fn ask(bench: &Bench, peer: &mut Peer, source: &Path, write: usize) -> Result<Ru
         "codec": CODEC,
         "level": CODEC_LEVEL,
         "checks": if with { checks(rows, WRITES[write] == UNIQUE) } else { json!([]) },
-        "conditions": if with { json!(conditions) } else { json!([]) },
+        "conditions": if with { json!(CONDITIONS) } else { json!([]) },
     });
     let answer = peer.ask(&request)?;
     let number = |key: &str| {

@@ -7,6 +7,9 @@
 //! - `auto`: the same in the background of writes, little by little
 //! - `vacuum`: VACUUM, deleting what no version within the retention needs
 //! - `restore`: RESTORE, an old version as the newest
+//! - `cleanse/`: CLEANSE TABLE, rows that lie already made to meet the policies of the table
+//! - `erase/`: CLEANSE TABLE .. ERASE, the end of all versions before, and of what they held
+//! - `verify/`: VERIFY ERASURE, everything in the table's folder read for what should be gone
 //! - `analyze`: ANALYZE, the statistics that other writers left out
 //!
 //! This room knows no SQL text and no session. Rows are read by the table's own scan and written by the files
@@ -15,11 +18,14 @@
 
 pub(crate) mod analyze;
 pub(crate) mod auto;
+pub(crate) mod cleanse;
 mod compact;
+pub(crate) mod erase;
 pub(crate) mod optimize;
 pub(crate) mod restore;
 mod tally;
 pub(crate) mod vacuum;
+pub(crate) mod verify;
 mod zorder;
 
 use std::collections::BTreeMap;
@@ -109,6 +115,7 @@ impl Job {
             quarantine: Vec::new(),
             replayed: Vec::new(),
             compares: false,
+            forgets: false,
             report: WriteReport {
                 batch_id: self.batch_id,
                 ..WriteReport::default()

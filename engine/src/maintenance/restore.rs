@@ -4,16 +4,19 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use serde_json::Value;
 
 use super::{Job, bytes};
+use crate::cleanse::policy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::Settings;
+use crate::sql;
 use crate::table::actions::{Add, Metadata};
 use crate::table::snapshot::{DataFile, Snapshot};
-use crate::table::{protocol, vacuumed};
+use crate::table::{protocol, schema as delta, vacuumed};
 use crate::write::commit::{Intent, Removes};
 use crate::write::conflict::Reads;
 use crate::write::report::WriteReport;
@@ -49,7 +52,7 @@ pub(crate) async fn run(
     let back = missing_from(old, base);
     let out = missing_from(base, old);
     let new_protocol = protocol::at_least(&base.protocol, &old.protocol);
-    let metadata = metadata(base, old);
+    let metadata = metadata(&job.name, base, old)?;
     if back.is_empty() && out.is_empty() && metadata == *base.metadata {
         return Ok(Restored::default());
     }
@@ -127,15 +130,17 @@ fn surplus(of: &BTreeMap<String, u64>, over: &BTreeMap<String, u64>) -> u64 {
         .sum()
 }
 
-/// The terms of the old version. What tells the table and its log apart from others stays.
-fn metadata(base: &Snapshot, old: &Snapshot) -> Metadata {
+/// The terms of the old version. What tells the table and its log apart from others stays, and so does what must be
+/// forgotten: policies, and the tags of columns.
+fn metadata(table: &str, base: &Snapshot, old: &Snapshot) -> Result<Metadata> {
     let mut metadata = (*old.metadata).clone();
     metadata.id.clone_from(&base.metadata.id);
     metadata.name.clone_from(&base.metadata.name);
     metadata.created_time = base.metadata.created_time;
     // Commits are timed as they are since then, and ids of columns never come again.
     let of_the_log = |key: &str| {
-        key.starts_with("delta.enableInCommitTimestamps")
+        key.starts_with(policy::PROPERTY)
+            || key.starts_with("delta.enableInCommitTimestamps")
             || key.starts_with("delta.inCommitTimestamp")
             || key == "delta.columnMapping.maxColumnId"
     };
@@ -145,7 +150,36 @@ fn metadata(base: &Snapshot, old: &Snapshot) -> Metadata {
         kept.filter(|(key, _)| of_the_log(key))
             .map(|(key, value)| (key.clone(), value.clone())),
     );
-    metadata
+    let fields = old.schema.fields().iter();
+    let tagged = fields.map(|field| match base.schema.field_with_name(field.name()) {
+        Ok(now) => {
+            let tags = delta::tags(field).into_iter().chain(delta::tags(now));
+            delta::with_tags(field.as_ref().clone(), &tags.collect())
+        }
+        Err(_) => field.as_ref().clone(),
+    });
+    let tagged: SchemaRef = Arc::new(Schema::new(tagged.collect::<Vec<_>>()));
+    if tagged != old.schema {
+        metadata.schema_string = delta::to_delta(&tagged)?;
+    }
+    // Rows come back that no policy has seen.
+    for mut policy in policy::policies(table, &metadata.configuration)? {
+        if let Some(column) = policy
+            .names()
+            .find(|name| old.schema.index_of(name).is_err())
+        {
+            let (name, version) = (sql::quoted(&policy.name), old.version);
+            return Err(Error::invalid(format!(
+                "table {table} cannot be restored to version {version}: cleanse policy {} is about column {column}, \
+                 which that version does not have",
+                policy.name
+            ))
+            .with_hint(format!("DROP CLEANSE POLICY {name} ON {table} first")));
+        }
+        policy.since_version = base.version + 1;
+        metadata.configuration.extend([policy::property(&policy)?]);
+    }
+    Ok(metadata)
 }
 
 /// Objects that a vacuum has deleted, or is about to: it may have begun in another process and not ended.

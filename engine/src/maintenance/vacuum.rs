@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::table::actions::Action;
 use crate::table::partition::path_segment;
 use crate::table::retention::{self, HOUR_MS};
-use crate::table::snapshot::Snapshot;
+use crate::table::snapshot::{Snapshot, TableRoot};
 use crate::table::{log, protocol, records, vacuumed};
 use crate::write::commit::Intent;
 
@@ -34,7 +34,7 @@ const BATCH_OBJECTS: usize = 1000;
 const READ_AHEAD: usize = 16;
 
 /// Clocks of a store and of this machine may differ by so much.
-const CLOCK_SKEW_MS: i64 = 10 * 60 * 1000;
+pub(super) const CLOCK_SKEW_MS: i64 = 10 * 60 * 1000;
 
 /// What VACUUM is to do.
 #[derive(Debug)]
@@ -75,7 +75,9 @@ pub(crate) async fn run(job: &Job, request: &Request) -> Result<Vacuumed> {
             horizon_ms.min(since.saturating_sub(CLOCK_SKEW_MS))
         }),
     };
-    let mut found = unused.find(job, &base).await?;
+    let mut found = unused
+        .find("VACUUM", &job.name, &job.table.root, &base)
+        .await?;
     let past_ms = retention::quarantine_past_ms(&base, now_ms)?;
     let quarantined = unused.quarantined(job, &base, past_ms).await?;
     // Said before the first of them goes, as with old versions, so that readers do not look for them.
@@ -192,7 +194,7 @@ fn expired(job: &Job, base: &Snapshot) -> Result<HashSet<Path>> {
 }
 
 /// How folders begin that are no hidden ones, although a partition column's name makes them look it.
-fn visible_folders(base: &Snapshot) -> Vec<String> {
+pub(super) fn visible_folders(base: &Snapshot) -> Vec<String> {
     let columns = base.partition_columns().iter();
     let begin = |column: &String| {
         let segment = path_segment(column, None);
@@ -202,25 +204,30 @@ fn visible_folders(base: &Snapshot) -> Vec<String> {
 }
 
 /// Tells what may go.
-struct Unused {
-    needed: HashSet<Path>,
+pub(super) struct Unused {
+    pub needed: HashSet<Path>,
     /// Was part of a version once.
-    expired: HashSet<Path>,
-    hidden_unless: Vec<String>,
+    pub expired: HashSet<Path>,
+    pub hidden_unless: Vec<String>,
     /// What was never part of any version goes when it is older than this: younger, it may be part of the next.
-    before_ms: i64,
+    pub before_ms: i64,
 }
 
 impl Unused {
-    async fn find(&self, job: &Job, base: &Snapshot) -> Result<Vec<ObjectMeta>> {
-        let root = &job.table.root;
-        let failed = |error| Error::storage(format!("cannot list table {}", job.name), error);
+    pub(super) async fn find(
+        &self,
+        statement: &str,
+        name: &str,
+        root: &TableRoot,
+        base: &Snapshot,
+    ) -> Result<Vec<ObjectMeta>> {
+        let failed = |error| Error::storage(format!("cannot list table {name}"), error);
         let mut listing = root.store.list(Some(&root.path));
         let (mut found, mut live) = (Vec::new(), HashSet::new());
         while let Some(object) = listing.try_next().await.map_err(failed)? {
             if self.needed.contains(&object.location) {
                 live.insert(object.location);
-            } else if self.may_go(&object, job) {
+            } else if self.may_go(&object, root) {
                 found.push(object);
             }
         }
@@ -230,9 +237,8 @@ impl Unused {
             let mut objects = vacuumed::objects(root, &add.path, add.deletion_vector.as_ref())?;
             if let Some(path) = objects.find(|path| !live.contains(path)) {
                 return Err(Error::corrupt(format!(
-                    "VACUUM of table {} deletes nothing: the store does not list '{path}', which the newest \
-                     version needs",
-                    job.name
+                    "{statement} of table {name} deletes nothing: the store does not list '{path}', which the \
+                     newest version needs"
                 ))
                 .with_hint("restore the object from a copy, or RESTORE the table to a version without it"));
             }
@@ -268,8 +274,8 @@ impl Unused {
         Ok(found)
     }
 
-    fn may_go(&self, object: &ObjectMeta, job: &Job) -> bool {
-        let Some(mut parts) = object.location.prefix_match(&job.table.root.path) else {
+    fn may_go(&self, object: &ObjectMeta, root: &TableRoot) -> bool {
+        let Some(mut parts) = object.location.prefix_match(&root.path) else {
             return false;
         };
         let hidden = |part: &str| {

@@ -44,7 +44,11 @@ impl CompiledCheck {
     /// The rows for which the predicate is not TRUE. As in the Delta protocol, NULL is a violation.
     pub(crate) fn broken_by(&self, table: &str, batch: &RecordBatch) -> Result<Vec<usize>> {
         let verdict = self.condition.ask(batch).map_err(|error| {
-            let what = error.strip_backtrace();
+            let what = match self.condition.is_personal() {
+                // The reason may quote a value.
+                true => "it has no answer for some row".to_owned(),
+                false => error.strip_backtrace(),
+            };
             Error::rejected(format!("{} of table {table}: {what}", self.label)).with_source(error)
         })?;
         if verdict.true_count() == verdict.len() {

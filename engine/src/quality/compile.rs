@@ -14,8 +14,10 @@ use super::metric::{Asked, Metric, Partitioning};
 use super::reference::ReferenceRule;
 use super::row::RowRule;
 use super::rule::{OnViolation, Over, Rule, RuleKind};
+use crate::cleanse::mask::Masks;
 use crate::error::Result;
 use crate::sql;
+use crate::table::schema::personal;
 
 /// The rules of a table, ready to be asked.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(crate) struct Compiled {
     /// What metric rules and the profile are about, each once.
     pub(super) metrics: Arc<[Metric]>,
     pub(super) partitioning: Partitioning,
+    /// Which cells of the rows were cleansed, where these tell it.
+    pub(super) masks: Masks,
 }
 
 #[derive(Debug)]
@@ -96,6 +100,7 @@ pub(crate) async fn compile(terms: Terms<'_>, rules: &[Rule], profile: bool) -> 
         rules: compiled,
         metrics: metrics.into(),
         partitioning: terms.partitioning.clone(),
+        masks: Masks::default(),
     })
 }
 
@@ -227,7 +232,8 @@ fn add(
     Ok((at, metric.field()))
 }
 
-/// The metrics of a profile: cheap ones, for each column whose values have an order.
+/// The metrics of a profile: cheap ones, for each column whose values have an order. Of one that tells something of
+/// a person no value is recorded.
 fn profiled(schema: &SchemaRef) -> Vec<String> {
     let mut texts = vec!["count(*)".to_owned()];
     for field in schema.fields() {
@@ -241,7 +247,7 @@ fn profiled(schema: &SchemaRef) -> Vec<String> {
                 false,
             ),
         };
-        if ordered {
+        if ordered && !personal(field) {
             texts.push(format!("min({column})"));
             texts.push(format!("max({column})"));
         }
@@ -294,7 +300,17 @@ impl Compiled {
                 columns: Vec::new(),
                 spell: |_| Ok(None),
             },
+            masks: Masks::default(),
         }
+    }
+
+    /// The same for rows that come with these masks.
+    pub(crate) fn masked(self, masks: Masks) -> Self {
+        Self { masks, ..self }
+    }
+
+    pub(crate) fn masks(&self) -> &Masks {
+        &self.masks
     }
 
     /// Whether there is anything to ask.

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, ScalarValue, SchemaError};
 use datafusion::execution::SessionState;
@@ -21,7 +21,8 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::sql::sqlparser::ast::{self, Ident, visit_expressions, visit_expressions_mut};
 
 use crate::error::{Error, Result};
-use crate::shown::{shown, sql_name};
+use crate::shown::{shown_of, sql_name};
+use crate::table::schema::personal;
 use crate::{expr, sql};
 
 /// A condition ready to run on batches of its table's schema.
@@ -30,6 +31,8 @@ pub(crate) struct Condition {
     predicate: Arc<dyn PhysicalExpr>,
     /// Columns it reads, by position, ascending.
     columns: Vec<usize>,
+    /// The columns of its table.
+    schema: SchemaRef,
 }
 
 /// Who is compiled, for messages: `CHECK positive (amount >= 0)` of a table.
@@ -98,7 +101,11 @@ pub(super) fn compile(
         .map(|column| column.index())
         .collect();
     columns.sort_unstable();
-    Ok(Condition { predicate, columns })
+    Ok(Condition {
+        predicate,
+        columns,
+        schema: Arc::clone(schema),
+    })
 }
 
 /// What a comparison with NaN says.
@@ -190,7 +197,7 @@ impl Condition {
 
     /// The values of `row` it reads: `id = 2, amount = -0.01`.
     pub(super) fn values(&self, batch: &RecordBatch, row: usize) -> String {
-        values(batch, &self.columns, row)
+        values(&self.schema, batch, &self.columns, row)
     }
 
     /// Columns it reads, by position, ascending.
@@ -198,17 +205,29 @@ impl Condition {
         &self.columns
     }
 
+    /// Whether it reads a column that tells something of a person.
+    pub(super) fn is_personal(&self) -> bool {
+        let mut columns = self.columns.iter();
+        columns.any(|at| personal(self.schema.field(*at)))
+    }
+
     pub(crate) fn predicate(&self) -> &Arc<dyn PhysicalExpr> {
         &self.predicate
     }
 }
 
-/// The values that `row` has in `columns`: `id = 2, amount = -0.01`.
-pub(super) fn values(batch: &RecordBatch, columns: &[usize], row: usize) -> String {
+/// The values that `row` has in `columns` of a table: `id = 2, amount = -0.01`. Those that tell something of a person
+/// are not shown.
+pub(super) fn values(
+    schema: &Schema,
+    batch: &RecordBatch,
+    columns: &[usize],
+    row: usize,
+) -> String {
     let value = |column: &usize| {
-        let value = shown(batch.column(*column), &[row]).pop()?;
-        let name = batch.schema_ref().field(*column).name();
-        Some(format!("{name} = {value}"))
+        let field = schema.field(*column);
+        let value = shown_of(field, batch.column(*column), &[row]).pop()?;
+        Some(format!("{} = {value}", field.name()))
     };
     columns
         .iter()

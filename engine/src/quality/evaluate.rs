@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
+use arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -16,14 +17,16 @@ use super::compile::{Body, Compiled, CompiledRule};
 use super::condition;
 use super::failure::Failure;
 use super::formula::text;
-use super::metric::{Asked, Measured, Measures};
+use super::metric::{Asked, Measured, Measures, Metric};
 use super::past::Past;
 use super::record::{MetricValue, PartitionValues, RuleOutcome, RuleResult};
 use super::reference::Keys;
 use super::row::Answers;
 use super::rule::{OnNull, OnViolation, Over};
 use crate::error::{Error, Result};
-use crate::shown::SHOWN_VALUES;
+use crate::shown::{HIDDEN, SHOWN_VALUES};
+use crate::sql;
+use crate::table::schema::personal;
 
 /// One asking of the rules of a table, by many workers.
 #[derive(Debug)]
@@ -169,12 +172,15 @@ impl Evaluation {
     /// The verdict, when every worker is done. Without `all`, nothing is said: the statement writes no rows.
     pub(crate) fn settle(&self, past: &Past, all: bool) -> Result<Settled> {
         let mut found = self.found.lock();
+        let cleansed = found.written.cleansed.clone();
+        let mut cleansed_input = None;
         let out = found.rejected.take().filter(|measures| measures.rows > 0);
         let rejected = out.is_some();
         let input = match out {
             Some(out) => {
                 let mut input = found.written.copied()?;
                 input.merge(out)?;
+                cleansed_input = Some(input.cleansed.clone());
                 Some(input.finish()?)
             }
             None => None,
@@ -196,7 +202,8 @@ impl Evaluation {
                         if numbers.partition.is_some() != rule.rule.per_partition {
                             continue;
                         }
-                        results.push(judged(rule, formula, numbers, past)?);
+                        let metrics = &self.compiled.metrics;
+                        results.push(judged(rule, formula, metrics, numbers, past)?);
                     }
                 }
             }
@@ -209,6 +216,10 @@ impl Evaluation {
             self.record(&input[..1], Over::Input, &mut metrics, |asked| {
                 asked.input || rejected
             });
+            self.record_cleansed(&cleansed, Over::Written, &mut metrics);
+            if let Some(cleansed) = cleansed_input {
+                self.record_cleansed(&cleansed, Over::Input, &mut metrics);
+            }
         }
         Ok(Settled {
             refused: self.refusal(&results, asked),
@@ -232,6 +243,9 @@ impl Evaluation {
         for numbers in measured {
             for (metric, value) in self.compiled.metrics.iter().zip(&numbers.values) {
                 let Some(value) = value else { continue };
+                if metric.is_secret() {
+                    continue;
+                }
                 if numbers.partition.is_none() && !asked(metric.asked) {
                     continue;
                 }
@@ -244,6 +258,21 @@ impl Evaluation {
                     exact: metric.exact,
                 });
             }
+        }
+    }
+
+    /// How many cells of each column were cleansed: what the other numbers leave out.
+    fn record_cleansed(&self, cells: &[u64], over: Over, into: &mut Vec<MetricValue>) {
+        for (at, count) in self.compiled.masks.about().iter().zip(cells) {
+            let column = self.compiled.schema.field(*at).name();
+            into.push(MetricValue {
+                metric: format!("cleansed_count({})", sql::quoted(column)),
+                column: Some(column.clone()),
+                partition: None,
+                over,
+                value: Some(count.to_string()),
+                exact: true,
+            });
         }
     }
 
@@ -290,7 +319,12 @@ impl Evaluation {
 }
 
 fn measures(compiled: &Compiled) -> Result<Measures> {
-    Measures::new(&compiled.metrics, &compiled.schema, &compiled.partitioning)
+    Measures::new(
+        &compiled.metrics,
+        &compiled.schema,
+        &compiled.partitioning,
+        &compiled.masks,
+    )
 }
 
 fn rejected(compiled: &Compiled) -> Result<Option<Measures>> {
@@ -310,6 +344,7 @@ pub(crate) fn spelled(partition: &PartitionValues) -> String {
 fn judged(
     rule: &CompiledRule,
     formula: &super::formula::Formula,
+    metrics: &[Metric],
     numbers: &Measured,
     past: &Past,
 ) -> Result<RuleResult> {
@@ -321,6 +356,14 @@ fn judged(
         past.newest(metric, rule.rule.over, numbers.partition.as_ref(), samples)
     };
     let said = formula.ask(now, before)?;
+    let hidden = |told: String| {
+        let mut secret = metrics.iter().filter(|metric| metric.is_secret());
+        let begins = |metric: &&Metric| told.starts_with(&format!("{} = ", metric.text));
+        match secret.find(begins) {
+            Some(metric) => format!("{} = {HIDDEN}", metric.text),
+            None => told,
+        }
+    };
     let outcome = match (said.outcome, rule.rule.on_null) {
         (RuleOutcome::Unknown, OnNull::Violate) => RuleOutcome::Violated,
         (outcome, _) => outcome,
@@ -331,7 +374,7 @@ fn judged(
         rows_checked: numbers.rows,
         violations: u64::from(outcome == RuleOutcome::Violated),
         nulls: u64::from(said.unknown),
-        observed: said.observed,
+        observed: said.observed.into_iter().map(hidden).collect(),
         threshold: said.threshold,
         ..blank(rule)
     })
@@ -482,15 +525,23 @@ impl Worker {
                 },
                 _ => continue,
             };
+            // A row is not to blame for what was taken from it.
+            let spared = compiled.masks.over(batch, rule.columns());
+            let answers = match &spared {
+                Some(rows) => answers.sparing(rows),
+                None => answers,
+            };
+            let spared = spared.map_or(0, |rows| rows.count_set_bits());
             let tally = &mut self.tallies[at];
-            tally.asked += batch.num_rows() as u64;
+            tally.asked += (batch.num_rows() - spared) as u64;
             tally.nulls += answers.holds.null_count() as u64;
             let Some(rows) = violations(&answers.holds, rule.rule.on_null) else {
                 continue;
             };
             let first = rows.set_indices();
             for row in first.take(SHOWN_VALUES.saturating_sub(tally.samples.len())) {
-                tally.samples.push((self.number, shown(rule, batch, row)));
+                let row = shown(rule, &compiled.schema, batch, row);
+                tally.samples.push((self.number, row));
             }
             tally.violations += rows.count_set_bits() as u64;
             if rule.rule.on_violation == OnViolation::Fail {
@@ -512,7 +563,12 @@ impl Worker {
         broken: &[Broken],
         rows: &BooleanBuffer,
     ) -> Vec<(usize, Vec<Failure>)> {
-        let rules = &self.evaluation.compiled.rules;
+        let compiled = &self.evaluation.compiled;
+        let rules = &compiled.rules;
+        let secret = |rule: &CompiledRule| {
+            let mut columns = rule.columns().iter();
+            columns.any(|at| personal(compiled.schema.field(*at)))
+        };
         let of_row = |row: usize| {
             let broken = broken.iter().filter(|broken| broken.rows.value(row));
             let failures = broken.map(|broken| {
@@ -523,6 +579,8 @@ impl Worker {
                 Failure::of_rule(
                     &rule.rule,
                     match reason {
+                        // The reason may quote the value.
+                        Some(_) if secret(rule) => format!("{} has no answer", rule.rule.told()),
                         Some((_, reason)) => {
                             format!("{} has no answer: {reason}", rule.rule.told())
                         }
@@ -531,7 +589,7 @@ impl Worker {
                         }
                         None => format!("{} does not hold", rule.rule.told()),
                     },
-                    condition::values(batch, rule.columns(), row),
+                    condition::values(&compiled.schema, batch, rule.columns(), row),
                     columns(rule, batch),
                 )
             });
@@ -577,10 +635,10 @@ fn violations(holds: &BooleanArray, on_null: OnNull) -> Option<BooleanBuffer> {
 }
 
 /// A row by its first column, which often is its key, and the values that the rule reads.
-fn shown(rule: &CompiledRule, batch: &RecordBatch, row: usize) -> String {
+fn shown(rule: &CompiledRule, schema: &Schema, batch: &RecordBatch, row: usize) -> String {
     let mut columns = vec![0];
     columns.extend(rule.columns().iter().filter(|column| **column != 0));
-    condition::values(batch, &columns, row)
+    condition::values(schema, batch, &columns, row)
 }
 
 fn columns(rule: &CompiledRule, batch: &RecordBatch) -> Vec<String> {

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, make_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, make_array};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::compute::{filter, take};
+use arrow::compute::{and, filter, take};
 use arrow::datatypes::{DataType, FieldRef, Float16Type, Float32Type, Float64Type, SchemaRef};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use datafusion::common::ScalarValue;
@@ -27,8 +27,10 @@ use datafusion::sql::sqlparser::ast;
 
 use super::condition::{self, Owner};
 use super::record::PartitionValues;
+use crate::cleanse::mask::Masks;
 use crate::error::{Error, Result};
 use crate::expr;
+use crate::table::schema::personal;
 
 /// Functions that would take NaN for a number. Here they are over the numbers.
 const OF_NUMBERS: [&str; 16] = [
@@ -78,6 +80,10 @@ pub(super) struct Metric {
     arguments: Vec<Arc<dyn PhysicalExpr>>,
     filter: Option<Arc<dyn PhysicalExpr>>,
     numbers_only: bool,
+    /// Positions of the columns it reads, each once.
+    reads: Vec<usize>,
+    /// Whether its value is that of some person.
+    secret: bool,
 }
 
 impl Metric {
@@ -128,7 +134,13 @@ impl Metric {
             [] => None,
         };
         let name = aggregate.fun().name();
+        let read = arguments.iter().chain(&filter).flat_map(collect_columns);
+        let mut reads: Vec<usize> = read.map(|column| column.index()).collect();
+        reads.sort_unstable();
+        reads.dedup();
         let metric = Self {
+            secret: tells_a_value(name) && reads.iter().any(|at| personal(schema.field(*at))),
+            reads,
             exact: !name.starts_with(ESTIMATES),
             numbers_only: OF_NUMBERS.contains(&name),
             text,
@@ -147,8 +159,12 @@ impl Metric {
 
     /// Positions of the columns it reads.
     pub(super) fn columns(&self) -> impl Iterator<Item = usize> {
-        let read = self.arguments.iter().chain(&self.filter);
-        read.flat_map(collect_columns).map(|column| column.index())
+        self.reads.iter().copied()
+    }
+
+    /// Whether its value is one of a column that tells something of a person, and so nothing to record.
+    pub(super) fn is_secret(&self) -> bool {
+        self.secret
     }
 
     /// Its value as a column: no name, its type.
@@ -165,12 +181,23 @@ impl Metric {
         Ok(self.aggregate.create_accumulator()?)
     }
 
-    /// Its arguments for the rows of a batch.
-    fn arguments(&self, batch: &RecordBatch) -> Result<Arguments> {
+    /// Its arguments for the rows of a batch: it is not over those of which it would read a cell that was cleansed.
+    fn arguments(&self, batch: &RecordBatch, masks: &Masks) -> Result<Arguments> {
         let rows = batch.num_rows();
         let over = match &self.filter {
-            Some(filter) => Some(filter.evaluate(batch)?.into_array(rows)?),
+            Some(filter) => {
+                let over = filter.evaluate(batch)?.into_array(rows)?;
+                Some(over.as_boolean().clone())
+            }
             None => None,
+        };
+        let over = match (masks.over(batch, &self.reads), over) {
+            (None, over) => over,
+            (Some(cleansed), None) => Some(BooleanArray::new(!&cleansed, None)),
+            (Some(cleansed), Some(over)) => {
+                let left = BooleanArray::new(!&cleansed, None);
+                Some(and(&left, &over).map_err(unexpected)?)
+            }
         };
         let mut values = Vec::with_capacity(self.arguments.len());
         for argument in &self.arguments {
@@ -190,7 +217,7 @@ impl Metric {
 struct Arguments {
     values: Vec<ArrayRef>,
     /// Which rows it is over, if not all.
-    over: Option<ArrayRef>,
+    over: Option<BooleanArray>,
 }
 
 impl Arguments {
@@ -200,7 +227,7 @@ impl Arguments {
             return Ok(self.values);
         };
         let values = self.values.iter();
-        let values = values.map(|array| filter(array, over.as_boolean()).map_err(unexpected));
+        let values = values.map(|array| filter(array, &over).map_err(unexpected));
         values.collect()
     }
 
@@ -209,7 +236,15 @@ impl Arguments {
         let taken = |array: &ArrayRef| take(array, rows, None).map_err(unexpected);
         Ok(Self {
             values: self.values.iter().map(taken).collect::<Result<_>>()?,
-            over: self.over.as_ref().map(taken).transpose()?,
+            over: match &self.over {
+                Some(over) => Some(
+                    take(over, rows, None)
+                        .map_err(unexpected)?
+                        .as_boolean()
+                        .clone(),
+                ),
+                None => None,
+            },
         })
     }
 }
@@ -223,6 +258,13 @@ fn plain_column(argument: &Arc<dyn PhysicalExpr>) -> Option<&Column> {
         [inner] if argument.downcast_ref::<CastExpr>().is_some() => inner.downcast_ref::<Column>(),
         _ => None,
     }
+}
+
+/// Whether the value of the function is one that some row has.
+fn tells_a_value(function: &str) -> bool {
+    matches!(function, "min" | "max")
+        || function.contains("median")
+        || function.contains("percentile")
 }
 
 fn order_matters(function: &str) -> bool {
@@ -306,8 +348,11 @@ pub(crate) struct Partitioning {
 #[derive(Debug)]
 pub(super) struct Measures {
     metrics: Arc<[Metric]>,
+    masks: Masks,
     /// Rows that were measured.
     pub rows: u64,
+    /// Cells that were cleansed, by the columns of the masks.
+    pub cleansed: Vec<u64>,
     whole: Vec<Box<dyn Accumulator>>,
     groups: Option<Groups>,
 }
@@ -342,6 +387,7 @@ impl Measures {
         metrics: &Arc<[Metric]>,
         schema: &SchemaRef,
         partitioning: &Partitioning,
+        masks: &Masks,
     ) -> Result<Self> {
         let grouped = metrics.iter().any(|metric| metric.asked.partitions);
         let groups = match grouped {
@@ -360,6 +406,8 @@ impl Measures {
         Ok(Self {
             whole: metrics.iter().map(Metric::begin).collect::<Result<_>>()?,
             metrics: Arc::clone(metrics),
+            cleansed: vec![0; masks.about().len()],
+            masks: masks.clone(),
             rows: 0,
             groups,
         })
@@ -370,14 +418,15 @@ impl Measures {
             return Ok(());
         }
         self.rows += batch.num_rows() as u64;
+        self.masks.count(batch, &mut self.cleansed);
         for (metric, state) in self.metrics.iter().zip(&mut self.whole) {
             if !metric.whole() {
                 continue;
             }
-            state.update_batch(&metric.arguments(batch)?.all()?)?;
+            state.update_batch(&metric.arguments(batch, &self.masks)?.all()?)?;
         }
         match &mut self.groups {
-            Some(groups) => groups.update(&self.metrics, batch),
+            Some(groups) => groups.update(&self.metrics, &self.masks, batch),
             None => Ok(()),
         }
     }
@@ -389,6 +438,9 @@ impl Measures {
             return Ok(());
         }
         self.rows += other.rows;
+        for (own, other) in self.cleansed.iter_mut().zip(&other.cleansed) {
+            *own += other;
+        }
         merge(&mut self.whole, other.whole)?;
         if let (Some(own), Some(others)) = (&mut self.groups, other.groups) {
             for (key, group) in others.by_key {
@@ -421,7 +473,9 @@ impl Measures {
         }
         Ok(Self {
             metrics: Arc::clone(&self.metrics),
+            masks: self.masks.clone(),
             rows: self.rows,
+            cleansed: self.cleansed.clone(),
             whole: copy,
             groups: None,
         })
@@ -494,7 +548,7 @@ fn state_of(accumulator: &mut Box<dyn Accumulator>) -> Result<Vec<ArrayRef>> {
 }
 
 impl Groups {
-    fn update(&mut self, metrics: &[Metric], batch: &RecordBatch) -> Result<()> {
+    fn update(&mut self, metrics: &[Metric], masks: &Masks, batch: &RecordBatch) -> Result<()> {
         let columns = self.partitioning.columns.iter();
         let columns: Vec<ArrayRef> = columns.map(|at| Arc::clone(batch.column(*at))).collect();
         let keys = self
@@ -507,7 +561,7 @@ impl Groups {
         }
         let grouped = metrics.iter().filter(|metric| metric.asked.partitions);
         let arguments = grouped
-            .map(|metric| metric.arguments(batch))
+            .map(|metric| metric.arguments(batch, masks))
             .collect::<Result<Vec<_>>>()?;
         for (key, rows) in by_key {
             let Some(first) = rows.first() else { continue };

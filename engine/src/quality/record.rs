@@ -117,6 +117,18 @@ pub(crate) struct SideFile {
     pub path: String,
     pub rows: u64,
     pub bytes: u64,
+    /// The write that quarantined the rows, where they were only put into another file since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// A write, by its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Origin {
+    pub version: u64,
+    /// When it was committed: milliseconds since the epoch.
+    pub at_ms: i64,
 }
 
 /// Rows of a file of quarantine that have been put through the write path again.

@@ -1,6 +1,7 @@
 //! Rules about each row by itself.
 
-use arrow::array::{ArrayBuilder, BooleanArray, BooleanBuilder, RecordBatch};
+use arrow::array::{Array, ArrayBuilder, BooleanArray, BooleanBuilder, RecordBatch};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
@@ -18,6 +19,20 @@ pub(super) struct Answers {
     pub holds: BooleanArray,
     /// Rows for which the condition has no answer, ascending, and why: a division by zero.
     pub failed: Vec<(usize, String)>,
+}
+
+impl Answers {
+    /// The same, but these rows were not asked: they hold.
+    pub(super) fn sparing(self, rows: &BooleanBuffer) -> Self {
+        let values = self.holds.values() | rows;
+        let nulls = self.holds.nulls();
+        let nulls = nulls.map(|nulls| arrow::buffer::NullBuffer::new(nulls.inner() | rows));
+        let failed = self.failed.into_iter();
+        Self {
+            holds: BooleanArray::new(values, nulls),
+            failed: failed.filter(|(row, _)| !rows.value(*row)).collect(),
+        }
+    }
 }
 
 impl RowRule {

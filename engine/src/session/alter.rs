@@ -285,6 +285,7 @@ pub(super) async fn amend(
             quarantine: Vec::new(),
             replayed: Vec::new(),
             compares: false,
+            forgets: false,
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()

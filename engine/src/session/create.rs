@@ -12,7 +12,7 @@ use super::dependents::{self, Object};
 use super::insert::Assignment;
 use super::scope::Scope;
 use super::site::{Site, Spec, empty, filled};
-use super::{constraint, files, properties, references, rename};
+use super::{constraint, files, policy, properties, references, rename};
 use crate::answer::Answer;
 use crate::catalog::INFORMATION_SCHEMA;
 use crate::catalog::entry::{Catalog, Change, FilesEntry, Relation, TableEntry, ViewEntry};
@@ -106,13 +106,17 @@ async fn described(
             )));
         }
     }
+    let partitioned_by: Vec<String> = create.partitioned_by.iter().map(sql::fold).collect();
+    let place = (schema.as_str(), table.as_str());
+    let (tagged, policies) = policy::carried(scope, place, columns, &partitioned_by).await?;
+    columns = tagged;
+    configuration.extend(policies);
     if configuration.contains_key(mapping::MODE) {
         let (mapped, max_id) = with_mapping(scope, &columns);
         columns = mapped;
         configuration.insert(mapping::MAX_ID.to_owned(), max_id.to_string());
     }
     delta::check_names(columns.fields(), "")?;
-    let partitioned_by: Vec<String> = create.partitioned_by.iter().map(sql::fold).collect();
     let version = match create.rules.is_empty() {
         true => 0,
         false => first_version(scope, &schema, &table).await?,

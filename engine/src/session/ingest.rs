@@ -15,6 +15,7 @@ use futures::stream;
 use parking_lot::Mutex;
 
 use super::insert::{self, Assignment};
+use super::policy;
 use super::site::{self, Spec};
 use super::{Session, run_write};
 use crate::catalog::entry::Relation;
@@ -85,12 +86,16 @@ impl Session {
                 if !scope.pinned.catalog.schemas.contains_key(&schema) {
                     return Err(scope.no_such_schema(&schema));
                 }
+                let columns = super::columns::stored_columns(&columns)?;
+                // A table that is replaced goes on forgetting what it must.
+                let place = (schema.as_str(), table);
+                let (columns, configuration) = policy::carried(&scope, place, columns, &[]).await?;
                 let spec = Spec {
                     schema,
                     table: table.to_owned(),
-                    columns: super::columns::stored_columns(&columns)?,
+                    columns,
                     partitioned_by: Vec::new(),
-                    configuration: Default::default(),
+                    configuration,
                     comment: None,
                     or_replace: mode == IngestMode::Replace,
                 };

@@ -308,7 +308,8 @@ fn name_columns(body: &mut SetExpr) {
                         ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_)
                     )
                 {
-                    let alias = Ident::with_quote('"', format!("column{}", index + 1));
+                    // No name that a relation below gives its columns, as VALUES gives column1.
+                    let alias = Ident::with_quote('"', format!("expression {}", index + 1));
                     *item = ast::SelectItem::ExprWithAlias {
                         expr: expr.clone(),
                         alias,

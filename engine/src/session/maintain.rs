@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{self, ObjectName};
 use selvedge_udfs::SelvedgeOptions;
 use serde_json::Value;
 
+use super::cleanse;
 use super::scope::{Opened, Scope};
 use super::show::answer;
 use crate::answer::Answer;
@@ -137,6 +138,10 @@ pub(super) async fn restore(scope: &Arc<Scope>, statement: Restore) -> Result<An
     let parameters = BTreeMap::from([(key.to_owned(), value)]);
     let job = job(scope, &opened, "RESTORE");
     let done = restore::run(&job, &opened.snapshot, &old, parameters).await?;
+    if done.version.is_some() {
+        // What had been taken away since is not to come back.
+        cleanse::again(scope, &opened).await?;
+    }
     answer(&restored(), &[(old.version, done)])
 }
 
@@ -146,7 +151,7 @@ pub(super) async fn analyze(scope: &Arc<Scope>, table: &ObjectName) -> Result<An
     answer(&analyzed(), &[done])
 }
 
-fn job(scope: &Arc<Scope>, opened: &Opened, statement: &'static str) -> Job {
+pub(super) fn job(scope: &Arc<Scope>, opened: &Opened, statement: &'static str) -> Job {
     Job {
         name: opened.name.clone(),
         table: Arc::clone(&opened.handle),

@@ -2,6 +2,7 @@
 
 mod alter;
 mod change;
+mod cleanse;
 mod columns;
 mod constraint;
 mod cooperate;
@@ -18,6 +19,7 @@ mod listing;
 mod maintain;
 mod nested;
 mod parquet;
+mod policy;
 mod prepared;
 mod properties;
 mod quality;
@@ -341,55 +343,9 @@ impl Session {
             _ => {}
         }
         let scope = self.begin().await?;
-        match statement {
-            Statement::Query(_)
-            | Statement::Insert(_)
-            | Statement::Update(_)
-            | Statement::Delete(_)
-            | Statement::Merge(_)
-            | Statement::Truncate { .. }
-            | Statement::Replay(_)
-            | Statement::Explain(_)
-            | Statement::CopyInto(_)
-            | Statement::CopyTo(_) => {
-                let plan = plan(&scope, statement).await?;
-                run_plan(&scope, plan).await
-            }
-            Statement::CreateTable(create) => create::table(&scope, create).await,
-            Statement::CreateExternalTable(create) => create::external(&scope, create).await,
-            Statement::CreateSchema {
-                name,
-                if_not_exists,
-            } => create::schema(&scope, &name, if_not_exists).await,
-            Statement::CreateView(create) => create::view(&scope, create).await,
-            Statement::CreateFunction(create) => functions::create(&scope, create).await,
-            Statement::Drop(drop) => alter::drop(&scope, drop).await,
-            Statement::AlterTable { name, action } => alter::table(&scope, &name, action).await,
-            Statement::Optimize(optimize) => maintain::optimize(&scope, optimize).boxed().await,
-            Statement::Vacuum(vacuum) => maintain::vacuum(&scope, vacuum).boxed().await,
-            Statement::Restore(restore) => maintain::restore(&scope, restore).boxed().await,
-            Statement::Analyze { table } => maintain::analyze(&scope, &table).boxed().await,
-            Statement::CheckTable(check) => quality::table(&scope, check).boxed().await,
-            Statement::ExplainQuality(write) => quality::explain(&scope, *write).boxed().await,
-            Statement::SuggestConstraints { table } => {
-                suggest::constraints(&scope, &table).boxed().await
-            }
-            Statement::Show(show) => show::show(&scope, show).await,
-            Statement::Describe(name) => show::describe(&scope, &name).await,
-            Statement::DescribeHistory(name) => show::history(&scope, &name).await,
-            Statement::DescribeQuery(query) => {
-                let plan = scope.plan_query(*query).await?;
-                show::columns(&expr::columns(&scope.state(), &plan))
-            }
-            Statement::Set { .. }
-            | Statement::Reset { .. }
-            | Statement::Use { .. }
-            | Statement::Prepare(_)
-            | Statement::Execute { .. }
-            | Statement::Deallocate { .. }
-            | Statement::Transaction(_) => {
-                Err(Error::internal("a session statement reached the planner"))
-            }
+        match run_in(&scope, statement).await {
+            Err(error) => Err(scope.overtaken(error).await),
+            answer => answer,
         }
     }
 
@@ -440,7 +396,9 @@ fn kind(statement: &Statement) -> StatementKind {
         | Statement::DescribeQuery(_)
         | Statement::CheckTable(_)
         | Statement::ExplainQuality(_)
+        | Statement::VerifyErasure { .. }
         | Statement::SuggestConstraints { .. } => StatementKind::Query,
+        Statement::Cleanse(cleanse) if cleanse.dry_run => StatementKind::Query,
         Statement::Vacuum(vacuum) if vacuum.dry_run => StatementKind::Query,
         Statement::Insert(_)
         | Statement::Update(_)
@@ -450,6 +408,76 @@ fn kind(statement: &Statement) -> StatementKind {
         | Statement::Replay(_)
         | Statement::CopyInto(_) => StatementKind::Write,
         _ => StatementKind::Other,
+    }
+}
+
+async fn run_in(scope: &Arc<Scope>, statement: Statement) -> Result<Answer> {
+    match statement {
+        Statement::Query(_)
+        | Statement::Insert(_)
+        | Statement::Update(_)
+        | Statement::Delete(_)
+        | Statement::Merge(_)
+        | Statement::Truncate { .. }
+        | Statement::Replay(_)
+        | Statement::Explain(_)
+        | Statement::CopyInto(_)
+        | Statement::CopyTo(_) => {
+            let plan = plan(scope, statement).await?;
+            run_plan(scope, plan).await
+        }
+        Statement::CreateTable(create) => create::table(scope, create).await,
+        Statement::CreateExternalTable(create) => create::external(scope, create).await,
+        Statement::CreateSchema {
+            name,
+            if_not_exists,
+        } => create::schema(scope, &name, if_not_exists).await,
+        Statement::CreateView(create) => create::view(scope, create).await,
+        Statement::CreateFunction(create) => functions::create(scope, create).await,
+        Statement::Drop(drop) => alter::drop(scope, drop).await,
+        Statement::AlterTable { name, action } => alter::table(scope, &name, action).await,
+        Statement::Optimize(optimize) => maintain::optimize(scope, optimize).boxed().await,
+        Statement::Vacuum(vacuum) => maintain::vacuum(scope, vacuum).boxed().await,
+        Statement::Restore(restore) => maintain::restore(scope, restore).boxed().await,
+        Statement::Analyze { table } => maintain::analyze(scope, &table).boxed().await,
+        Statement::CreatePolicy(create) => policy::create(scope, create).boxed().await,
+        Statement::DropPolicy {
+            name,
+            table,
+            if_exists,
+        } => policy::drop(scope, &name, &table, if_exists).boxed().await,
+        Statement::SwitchPolicy {
+            name,
+            table,
+            enabled,
+        } => policy::switch(scope, &name, &table, enabled).boxed().await,
+        Statement::Cleanse(cleanse) => cleanse::cleanse(scope, cleanse).boxed().await,
+        Statement::VerifyErasure { table, policy } => {
+            cleanse::verify(scope, &table, policy.as_ref())
+                .boxed()
+                .await
+        }
+        Statement::CheckTable(check) => quality::table(scope, check).boxed().await,
+        Statement::ExplainQuality(write) => quality::explain(scope, *write).boxed().await,
+        Statement::SuggestConstraints { table } => {
+            suggest::constraints(scope, &table).boxed().await
+        }
+        Statement::Show(show) => show::show(scope, show).await,
+        Statement::Describe(name) => show::describe(scope, &name).await,
+        Statement::DescribeHistory(name) => show::history(scope, &name).await,
+        Statement::DescribeQuery(query) => {
+            let plan = scope.plan_query(*query).await?;
+            show::columns(&expr::columns(&scope.state(), &plan))
+        }
+        Statement::Set { .. }
+        | Statement::Reset { .. }
+        | Statement::Use { .. }
+        | Statement::Prepare(_)
+        | Statement::Execute { .. }
+        | Statement::Deallocate { .. }
+        | Statement::Transaction(_) => {
+            Err(Error::internal("a session statement reached the planner"))
+        }
     }
 }
 

@@ -203,15 +203,26 @@ impl Prepared {
 
     async fn write(&self, parameters: &[RecordBatch]) -> Result<WriteReport> {
         let scope = self.session.begin().await?;
+        match self.write_in(&scope, parameters).await {
+            Err(error) => Err(scope.overtaken(error).await),
+            report => report,
+        }
+    }
+
+    async fn write_in(
+        &self,
+        scope: &Arc<Scope>,
+        parameters: &[RecordBatch],
+    ) -> Result<WriteReport> {
         if let Statement::Insert(insert) = &self.statement
             && has_values(insert)
         {
             scope.bind(PARAMETERS, table_of(parameters)?);
-            let planned = insert::plan_over(&scope, insert.clone(), over_parameters).await?;
-            return run_write(&scope, &planned).await;
+            let planned = insert::plan_over(scope, insert.clone(), over_parameters).await?;
+            return run_write(scope, &planned).await;
         }
         // Each row of parameters is one run of the source; all of them together are one write.
-        let planned = plan(&scope, self.statement.clone()).await?;
+        let planned = plan(scope, self.statement.clone()).await?;
         let input = match (&planned, ChangeRows::of(&planned)) {
             (LogicalPlan::Dml(write), _) => write.input.as_ref(),
             (_, Some(change)) => change.input.as_ref(),
@@ -236,7 +247,7 @@ impl Prepared {
             (_, Some(change)) => change.over(all),
             (other, None) => other,
         };
-        run_write(&scope, &planned).await
+        run_write(scope, &planned).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Properties a table may be given, and what each must say.
 
 use super::constraint;
+use crate::cleanse::policy;
 use crate::error::{Error, Result};
 use crate::maintenance::auto;
 use crate::quality::rule;
@@ -72,6 +73,12 @@ pub(super) fn known(table: &str, key: &str) -> Result<()> {
 }
 
 fn unknown(table: &str, key: &str) -> Error {
+    if key.starts_with(policy::PROPERTY) {
+        return Error::invalid(format!(
+            "table {table}: {key} is a cleanse policy, not a property to set or unset"
+        ))
+        .with_hint("CREATE CLEANSE POLICY checks it first, DROP CLEANSE POLICY takes it away");
+    }
     if [constraint::CHECK, rule::PROPERTY]
         .iter()
         .any(|prefix| key.starts_with(prefix))

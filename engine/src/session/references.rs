@@ -1,5 +1,5 @@
-//! Rules that refer to another table: `c REFERENCES t (k)`. The table must be one of the lake, and stays as long as
-//! a rule refers to it.
+//! Rules that refer to another table, `c REFERENCES t (k)`, and cleanse policies that take their keys from one. The
+//! table must be one of the lake, and stays as long as a rule or a policy refers to it.
 //!
 //! A rule is kept with its own table, so the catalog notes beside that table which others its rules may refer to,
 //! before the rule is committed: only those few tables are asked when another is to go. A note outlives its rule,
@@ -13,9 +13,10 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 
-use super::constraint;
 use super::scope::{Opened, Scope};
+use super::{constraint, policy};
 use crate::catalog::entry::{Catalog, Change, Relation, TableName};
+use crate::cleanse;
 use crate::error::{Error, Result};
 use crate::quality::rule::{self, Rule, RuleKind};
 use crate::sql::{self, Condition, Reference};
@@ -48,7 +49,7 @@ pub(super) fn resolved(scope: &Scope, table: &str, mut rule: Rule) -> Result<Rul
     Ok(rule)
 }
 
-/// The tables that rules among these properties refer to.
+/// The tables that rules and policies among these properties refer to.
 pub(super) fn targets(
     scope: &Scope,
     table: &str,
@@ -62,10 +63,17 @@ pub(super) fn targets(
             targets.push(target);
         }
     }
+    for policy in cleanse::policy::policies(table, properties)? {
+        for source in policy::sources(scope, &policy)? {
+            if !targets.contains(&source) {
+                targets.push(source);
+            }
+        }
+    }
     Ok(targets)
 }
 
-/// Notes in the catalog that rules of a table that is there may refer to these.
+/// Notes in the catalog that rules and policies of a table that is there may refer to these.
 pub(super) async fn note(
     scope: &Scope,
     schema: &str,
@@ -110,29 +118,38 @@ pub(super) async fn note_rule(scope: &Scope, opened: &Opened, rule: &Rule) -> Re
     }
 }
 
-/// Refuses to take away tables, or their names, that rules of others refer to.
-pub(super) async fn unreferenced(scope: &Scope, going: &[TableName], what: &str) -> Result<()> {
+/// Refuses to take away tables, or their names, that rules or policies of others refer to.
+pub(super) async fn unreferenced(
+    scope: &Arc<Scope>,
+    going: &[TableName],
+    what: &str,
+) -> Result<()> {
     for table in going {
+        let refused = format!("table {}.{} cannot be {what}", table.0, table.1);
         for found in referrers(scope, table).await? {
             if !going.contains(&found.name) {
-                return Err(
-                    found.refused(&format!("table {}.{} cannot be {what}", table.0, table.1))
-                );
+                return Err(found.refused(&refused));
+            }
+        }
+        for found in policy::readers(scope, table).await? {
+            if !going.contains(&found.table) {
+                return Err(found.refused(&refused));
             }
         }
     }
     Ok(())
 }
 
-/// Refuses columns for a table under which rules of others would not find the keys they refer to.
+/// Refuses columns for a table under which rules or policies of others would not find the keys they refer to.
 pub(super) async fn survive(
-    scope: &Scope,
+    scope: &Arc<Scope>,
     schema: &str,
     table: &str,
     columns: &SchemaRef,
     what: &str,
 ) -> Result<()> {
-    for found in referrers(scope, &(schema.to_owned(), table.to_owned())).await? {
+    let this = (schema.to_owned(), table.to_owned());
+    for found in referrers(scope, &this).await? {
         let mut pairs = found.reference.columns.iter().zip(&found.reference.keys);
         let kept = pairs.all(|(column, key)| {
             let own = found.columns.field_with_name(&sql::fold(column));
@@ -145,6 +162,11 @@ pub(super) async fn survive(
             }
         });
         if !kept {
+            return Err(found.refused(what));
+        }
+    }
+    for found in policy::readers(scope, &this).await? {
+        if !found.survives(scope, &this, columns).await {
             return Err(found.refused(what));
         }
     }
@@ -210,7 +232,7 @@ fn target(scope: &Scope, rule: &Rule) -> Result<Option<(Reference, TableName)>> 
     Ok(Some((reference, target)))
 }
 
-fn object(schema: &str, table: &str) -> ObjectName {
+pub(super) fn object(schema: &str, table: &str) -> ObjectName {
     ObjectName::from(vec![
         Ident::with_quote('"', schema),
         Ident::with_quote('"', table),

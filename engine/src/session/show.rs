@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::stream;
 
 use super::scope::{Opened, Scope};
-use super::{constraint, functions, run_plan, types, variables as names};
+use super::{constraint, functions, policy, run_plan, types, variables as names};
 use crate::answer::Answer;
 use crate::catalog::entry::{FilesEntry, Relation, ViewEntry};
 use crate::catalog::{INFORMATION_SCHEMA, NAME};
@@ -58,6 +58,7 @@ pub(super) async fn show(scope: &Arc<Scope>, show: Show) -> Result<Answer> {
         Show::CreateFunction { name } => create_function(scope, &name),
         Show::Columns { table } => describe(scope, &table).await,
         Show::Create { name } => create(scope, &name).await,
+        Show::Policies { table } => policy::list(scope, table).await,
         Show::AllVariables => variables(scope, None).await,
         Show::Variable(name) => variables(scope, Some(name)).await,
     }
@@ -278,6 +279,9 @@ fn table_text(full: &str, opened: &Opened) -> Result<String> {
     for rule in rules.iter().filter(|rule| !rule.enabled) {
         let name = sql::quoted(&rule.name);
         text.push_str(&format!(";\nALTER TABLE {full} DISABLE CONSTRAINT {name}"));
+    }
+    for statement in policy::statements(full, opened)? {
+        text.push_str(&format!(";\n{statement}"));
     }
     Ok(text)
 }

@@ -72,6 +72,7 @@ pub(super) async fn empty(scope: &Arc<Scope>, spec: &Spec) -> Result<()> {
             quarantine: Vec::new(),
             replayed: Vec::new(),
             compares: false,
+            forgets: false,
             report: WriteReport {
                 batch_id: scope.batch_id,
                 ..WriteReport::default()

@@ -29,6 +29,10 @@ pub(super) fn number(value: u8) -> Expr {
     Expr::Value(Value::Number(value.to_string(), false).into())
 }
 
+pub(super) fn text(value: &str) -> Expr {
+    Expr::value(Value::SingleQuotedString(value.to_owned()))
+}
+
 pub(super) fn null() -> Expr {
     Expr::Value(Value::Null.into())
 }

@@ -3,9 +3,11 @@
 use datafusion::sql::sqlparser::ast::Ident;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::cleanse;
 use super::confine::row_expression;
 use super::constraint::{rule, sees_rule};
 use super::create::{column, constraint};
+use super::policy;
 use super::reader::Reader;
 use super::statement::{
     AddColumn, AlterAction, Check, ColumnChange, ColumnPlace, Drop, DropKind, Statement,
@@ -14,10 +16,13 @@ use crate::error::{Error, Result};
 
 pub(super) fn alter(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.expect(&["ALTER"])?;
+    if reader.sees(&["CLEANSE"]) {
+        return cleanse::alter(reader);
+    }
     if !reader.take(&["TABLE"]) {
         return Err(match reader.peek_word(0) {
             Some(object) => reader.unsupported(&format!("ALTER {object}")),
-            None => reader.expected("TABLE"),
+            None => reader.expected("TABLE or CLEANSE POLICY"),
         });
     }
     if reader.sees(&["IF", "EXISTS"]) || reader.sees(&["ONLY"]) {
@@ -133,8 +138,19 @@ fn change(reader: &mut Reader<'_>) -> Result<ColumnChange> {
     if let Some(place) = place(reader)? {
         return Ok(ColumnChange::Place(place));
     }
+    if reader.take(&["SET", "TAG"]) {
+        return Ok(ColumnChange::SetTag(policy::tag(reader)?));
+    }
+    if reader.take(&["UNSET", "TAG"]) {
+        return Ok(ColumnChange::UnsetTag(policy::tag(reader)?));
+    }
+    if reader.sees(&["SET", "TAGS"]) || reader.sees(&["UNSET", "TAGS"]) {
+        return Err(reader
+            .unsupported("ALTER COLUMN .. TAGS")
+            .with_hint("SET TAG name and UNSET TAG name are for one tag, which has no value"));
+    }
     Err(reader.expected(
-        "TYPE, SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT, COMMENT, FIRST or AFTER",
+        "TYPE, SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT, SET TAG, UNSET TAG, COMMENT, FIRST or AFTER",
     ))
 }
 
@@ -197,6 +213,9 @@ fn add(reader: &mut Reader<'_>) -> Result<AlterAction> {
 
 pub(super) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.expect(&["DROP"])?;
+    if reader.sees(&["CLEANSE"]) {
+        return cleanse::drop(reader);
+    }
     let kind = if reader.take(&["TABLE"]) {
         DropKind::Table
     } else if reader.take(&["VIEW"]) {
@@ -208,7 +227,7 @@ pub(super) fn drop(reader: &mut Reader<'_>) -> Result<Statement> {
     } else {
         return Err(match reader.peek_word(0) {
             Some(object) => reader.unsupported(&format!("DROP {object}")),
-            None => reader.expected("TABLE, VIEW, FUNCTION or SCHEMA"),
+            None => reader.expected("TABLE, VIEW, FUNCTION, SCHEMA or CLEANSE POLICY"),
         });
     };
     let if_exists = reader.take(&["IF", "EXISTS"]);

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::cleanse;
 use super::confine::row_expression;
 use super::constraint::{rule, sees_rule};
 use super::function;
@@ -29,10 +30,13 @@ pub(super) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     if reader.take(&["FUNCTION"]) {
         return function::create(reader, or_replace);
     }
+    if reader.sees(&["CLEANSE"]) {
+        return cleanse::create(reader, or_replace);
+    }
     if or_replace && (reader.sees(&["EXTERNAL"]) || reader.sees(&["SCHEMA"])) {
-        return Err(
-            reader.unsupported("CREATE OR REPLACE of anything but a table, a view or a function")
-        );
+        return Err(reader.unsupported(
+            "CREATE OR REPLACE of anything but a table, a view, a function or a cleanse policy",
+        ));
     }
     if reader.take(&["EXTERNAL", "TABLE"]) {
         return external_table(reader);
@@ -50,9 +54,10 @@ pub(super) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
 
 /// Names the statement up to its object: `CREATE TEMPORARY TABLE`.
 fn foreign(reader: &Reader<'_>) -> Error {
-    const OBJECTS: [&str; 5] = ["TABLE", "VIEW", "SCHEMA", "FUNCTION", "INDEX"];
+    const OBJECTS: [&str; 6] = ["TABLE", "VIEW", "SCHEMA", "FUNCTION", "CLEANSE", "INDEX"];
+    const KNOWN: &str = "TABLE, EXTERNAL TABLE, VIEW, FUNCTION, SCHEMA or CLEANSE POLICY";
     let Some(first) = reader.peek_word(0) else {
-        return reader.expected("TABLE, EXTERNAL TABLE, VIEW, FUNCTION or SCHEMA");
+        return reader.expected(KNOWN);
     };
     let second = reader
         .peek_word(1)
@@ -60,7 +65,7 @@ fn foreign(reader: &Reader<'_>) -> Error {
     let error = match (&second, nearest(&first, OBJECTS)) {
         (None, Some(near)) if near != first => {
             return reader
-                .expected("TABLE, EXTERNAL TABLE, VIEW, FUNCTION or SCHEMA")
+                .expected(KNOWN)
                 .with_hint(format!("did you mean {near}?"));
         }
         (None, _) => reader.unsupported(&format!("CREATE {first}")),
@@ -68,6 +73,7 @@ fn foreign(reader: &Reader<'_>) -> Error {
     };
     match first.as_str() {
         "DATABASE" => error.with_hint("a lake is one database: use CREATE SCHEMA"),
+        "POLICY" => error.with_hint("CREATE CLEANSE POLICY name ON t says what t must forget"),
         "MACRO" => error.with_hint("CREATE FUNCTION makes one, with types"),
         "UNIQUE" | "INDEX" => error.with_hint(
             "files are skipped by partition and by their statistics; there is no index to create",

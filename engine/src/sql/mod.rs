@@ -12,6 +12,7 @@
 
 mod alter;
 mod changes;
+mod cleanse;
 mod confine;
 mod constraint;
 mod copy;
@@ -28,6 +29,7 @@ mod merge;
 mod parameters;
 mod parser;
 mod plain;
+mod policy;
 mod quality;
 mod reader;
 mod refuse;
@@ -51,6 +53,7 @@ pub(crate) use constraint::{
 };
 pub(crate) use parameters::parameter_count;
 pub(crate) use parser::{parse, parse_expr, parse_relation, parse_value};
+pub(crate) use policy::{name_tables, parse_keys, policy_clause};
 pub(crate) use statement::*;
 pub(crate) use suggest::nearest;
 pub(crate) use syntax::{position, syntax_error};

@@ -9,8 +9,8 @@ use super::statement::Statement;
 use super::suggest::nearest;
 use super::syntax::VERSION_PLACE;
 use super::{
-    alter, confine, copy, create, dml, explain, insert, maintenance, merge, parameters, plain,
-    quality, refuse, session, show,
+    alter, cleanse, confine, copy, create, dml, explain, insert, maintenance, merge, parameters,
+    plain, quality, refuse, session, show,
 };
 use crate::error::{Error, Result};
 
@@ -91,7 +91,7 @@ pub(crate) fn parse_relation(sql: &str) -> Result<Box<Query>> {
 }
 
 /// Words that begin a statement we run.
-pub(super) const VERBS: [&str; 34] = [
+pub(super) const VERBS: [&str; 36] = [
     "SELECT",
     "WITH",
     "FROM",
@@ -112,6 +112,8 @@ pub(super) const VERBS: [&str; 34] = [
     "CHECK",
     "REPLAY",
     "SUGGEST",
+    "CLEANSE",
+    "VERIFY",
     "EXPLAIN",
     "DESCRIBE",
     "DESC",
@@ -129,14 +131,13 @@ pub(super) const VERBS: [&str; 34] = [
 ];
 
 /// Words that begin a statement of other systems or of SQL that we do not run.
-const FOREIGN_VERBS: [&str; 46] = [
+const FOREIGN_VERBS: [&str; 44] = [
     "ABORT",
     "ASSERT",
     "ATTACH",
     "CACHE",
     "CALL",
     "CHECKPOINT",
-    "CLEANSE",
     "CLOSE",
     "CLUSTER",
     "COMMENT",
@@ -175,7 +176,6 @@ const FOREIGN_VERBS: [&str; 46] = [
     "UNLOAD",
     "UNLOCK",
     "UPSERT",
-    "VERIFY",
 ];
 
 /// Reads a statement up to the clause it does not know.
@@ -204,6 +204,8 @@ pub(super) fn statement(reader: &mut Reader<'_>) -> Result<Statement> {
         "CHECK" => quality::check(reader),
         "REPLAY" => quality::replay(reader),
         "SUGGEST" => quality::suggest(reader),
+        "CLEANSE" => cleanse::cleanse(reader),
+        "VERIFY" => cleanse::verify(reader),
         "EXPLAIN" => explain::explain(reader),
         "DESCRIBE" | "DESC" => show::describe(reader),
         "SHOW" => show::show(reader),

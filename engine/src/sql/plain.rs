@@ -14,6 +14,11 @@ pub(super) fn rewrite(statement: &mut Statement) {
     let ControlFlow::Continue(()) = walk_mut(statement, &mut Plain);
 }
 
+/// The same for a query that stands in no statement.
+pub(super) fn rewrite_query(query: &mut Query) {
+    let ControlFlow::Continue(()) = query.visit(&mut Plain);
+}
+
 /// The same for an expression that stands in no statement.
 pub(super) fn rewrite_expr(expr: &mut Expr) {
     let ControlFlow::Continue(()) = expr.visit(&mut Plain);

@@ -32,6 +32,14 @@ pub(super) fn check(statement: &Statement) -> Result<()> {
     }
 }
 
+/// Refuses a query that stands in no statement, if any part of it holds such a clause.
+pub(super) fn check_query(query: &Query) -> Result<()> {
+    match query.visit(&mut Refuse::default()) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
 /// Refuses an expression that stands in no statement yet, if any part of it holds such a clause.
 pub(super) fn check_expr(expr: &Expr) -> Result<()> {
     match expr.visit(&mut Refuse::default()) {

@@ -2,6 +2,7 @@
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
+use super::cleanse;
 use super::reader::Reader;
 use super::statement::{Show, Statement};
 use crate::error::Result;
@@ -42,6 +43,8 @@ pub(super) fn show(reader: &mut Reader<'_>) -> Result<Statement> {
         }
     } else if reader.sees(&["CREATE"]) {
         return Err(reader.expected("CREATE TABLE, CREATE VIEW or CREATE FUNCTION"));
+    } else if reader.sees(&["CLEANSE"]) && reader.sees_name(1) {
+        cleanse::show(reader)?
     } else if reader.take(&["ALL"]) {
         Show::AllVariables
     } else if reader.take(&["TIME", "ZONE"]) {

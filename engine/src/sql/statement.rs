@@ -9,9 +9,11 @@ use datafusion::sql::sqlparser::keywords;
 use super::versions::At;
 use crate::quality::rule::Rule;
 
+mod cleanse;
 mod dml;
 mod quality;
 
+pub(crate) use cleanse::*;
 pub(crate) use dml::*;
 pub(crate) use quality::*;
 
@@ -62,6 +64,23 @@ pub(crate) enum Statement {
     /// Rules that the past writes of a table would have kept.
     SuggestConstraints {
         table: ObjectName,
+    },
+    CreatePolicy(CreatePolicy),
+    DropPolicy {
+        name: Ident,
+        table: ObjectName,
+        if_exists: bool,
+    },
+    SwitchPolicy {
+        name: Ident,
+        table: ObjectName,
+        enabled: bool,
+    },
+    Cleanse(Cleanse),
+    /// What is left anywhere of the values that policies of a table took away; without one, of all that are enabled.
+    VerifyErasure {
+        table: ObjectName,
+        policy: Option<Ident>,
     },
     Show(Show),
     /// Columns of a table.
@@ -326,6 +345,9 @@ pub(crate) enum ColumnChange {
     Default(Option<Box<Expr>>),
     Comment(String),
     Place(ColumnPlace),
+    /// In lower case, as every tag.
+    SetTag(String),
+    UnsetTag(String),
 }
 
 #[derive(Debug, Clone)]
@@ -404,6 +426,10 @@ pub(crate) enum Show {
     /// The statement that would make this function.
     CreateFunction {
         name: ObjectName,
+    },
+    /// Without a table: those of all.
+    Policies {
+        table: Option<ObjectName>,
     },
     /// A session variable, its name in lower case with dots.
     Variable(String),

@@ -1,6 +1,7 @@
 //! The room as a whole: what each statement means, what is refused and where, and that no text breaks it.
 
 mod changes;
+mod cleanse;
 mod hostile;
 mod maintenance;
 mod merge;
@@ -39,6 +40,14 @@ fn unsupported(sql: &str, clause: &str) {
     let error = error(sql);
     assert!(error.message().contains(clause), "{sql}\n{error}");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{sql}\n{error}");
+}
+
+/// The statement is refused with exactly this message, at a place.
+fn message(sql: &str, words: &str) -> Error {
+    let error = error(sql);
+    assert_eq!(error.message(), words, "{sql}");
+    assert!(error.position().is_some(), "{sql}\n{error}");
+    error
 }
 
 /// The statement is refused as wrong, by a message that holds these words.

@@ -252,9 +252,7 @@ pub(super) fn check(
     {
         return Err(error(format!("the file {name}")).with_hint("only tables have versions"));
     }
-    if let ([_], Some(ident)) = (name.0.as_slice(), &last)
-        && scopes.holds(&fold(ident))
-    {
+    if scopes.names(name) {
         return Err(error(format!("the common table expression {name}")));
     }
     read(version)
@@ -378,6 +376,11 @@ impl Scopes {
         {
             around.walked += 1;
         }
+    }
+
+    /// Whether the name of a relation is that of a common table expression here.
+    pub(super) fn names(&self, name: &ObjectName) -> bool {
+        matches!(folded(name).as_slice(), [one] if self.holds(one))
     }
 
     /// Whether the name stands for a common table expression here. One is in sight after its own

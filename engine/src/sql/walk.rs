@@ -124,6 +124,12 @@ macro_rules! walk {
                 | Statement::Vacuum(_)
                 | Statement::Analyze { .. }
                 | Statement::SuggestConstraints { .. }
+                // The keys of a policy are text by now: they were walked when they were read.
+                | Statement::CreatePolicy(_)
+                | Statement::DropPolicy { .. }
+                | Statement::SwitchPolicy { .. }
+                | Statement::Cleanse(_)
+                | Statement::VerifyErasure { .. }
                 | Statement::Show(_)
                 | Statement::Describe(_)
                 | Statement::DescribeHistory(_)

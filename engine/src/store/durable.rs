@@ -7,8 +7,8 @@
 //!
 //! write `name#1` -> sync it -> link or rename to `name` -> sync the folders -> acknowledge
 //!
-//! Reading, listing and deleting are `LocalFileSystem`'s, and so is the naming of staging files,
-//! which its listing hides.
+//! A deleted object's name is gone from the disk before the caller hears of it. Reading and listing are
+//! `LocalFileSystem`'s, and so is the naming of staging files, which its listing hides.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -115,12 +115,24 @@ impl ObjectStore for DurableLocal {
         self.inner.get_ranges(location, ranges).await
     }
 
-    /// Not synced: a file that a power loss brings back is one that the log no longer names.
+    /// Synced too: who erases what nobody may know must not find it again after a power loss.
     fn delete_stream(
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let deleted = self.inner.delete_stream(locations);
+        // The inner store knows the disk by the same names.
+        let names = LocalFileSystem::new();
+        deleted
+            .and_then(move |path| {
+                let file = names.path_to_filesystem(&path);
+                async move {
+                    let file = file?;
+                    blocking(move || unnamed(&file)).await?;
+                    Ok(path)
+                }
+            })
+            .boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -371,6 +383,18 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await?
 }
 
+/// Makes it final that a file is gone.
+fn unnamed(file: &FsPath) -> Result<()> {
+    let Some(folder) = file.parent() else {
+        return Ok(());
+    };
+    match sync_folder(folder) {
+        // With the folder, all that was in it is gone.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        synced => synced.map_err(|error| failed("sync folder", folder, error)),
+    }
+}
+
 /// Makes the names in a folder final.
 pub(super) fn sync_folder(folder: &FsPath) -> io::Result<()> {
     step("sync folder", folder);
@@ -440,7 +464,6 @@ fn ended() -> object_store::Error {
 
 #[cfg(test)]
 mod tests {
-    use futures::TryStreamExt;
     use object_store::{Attribute, ObjectStoreExt};
 
     use super::*;
@@ -504,6 +527,18 @@ mod tests {
             let steps = put("t/p=1/a.parquet");
             assert_eq!(steps[3..], ["sync folder t/p=1", "sync folder t"]);
         }
+    }
+
+    #[test]
+    fn a_name_is_gone_from_the_disk_before_the_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        STEPS.take();
+        unnamed(&dir.path().join("gone")).unwrap();
+        assert_eq!(
+            STEPS.take(),
+            [("sync folder".to_owned(), dir.path().to_owned())]
+        );
+        unnamed(&dir.path().join("no such folder/gone")).unwrap();
     }
 
     struct Fixture {

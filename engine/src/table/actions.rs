@@ -210,4 +210,7 @@ pub(crate) struct Marker {
     /// Quarantined rows that this commit has taken up again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replayed: Vec<Replayed>,
+    /// Whether only the place of this version in the log is left; see [`super::erased`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub erased: bool,
 }

@@ -16,6 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use roaring::RoaringTreemap;
 
 use super::actions::{Action, Add, DeletionVector, Remove};
+use super::erased;
 use super::handle::Table;
 use super::located::physical_rows;
 use super::log::{self, Commit};
@@ -123,9 +124,16 @@ impl Feed<'_> {
             .buffered(READ_AHEAD)
             .try_collect()
             .await?;
-        let Some(lost) = commits.iter().rposition(Option::is_none) else {
+        let untold = |commit: &Option<Commit>| commit.as_ref().is_none_or(Commit::is_erased);
+        let Some(lost) = commits.iter().rposition(untold) else {
             return Ok(commits.into_iter().flatten().collect());
         };
+        let told = format!(
+            "its log has the changes of the versions {} to {}",
+            first + lost as u64 + 1,
+            self.last.version
+        );
+        let erased = erased::of(self.last).filter(|_| commits[lost].is_some());
         Err(Error::new(
             ErrorKind::NotFound,
             format!(
@@ -134,11 +142,10 @@ impl Feed<'_> {
                 self.name
             ),
         )
-        .with_detail(format!(
-            "its log has the changes of the versions {} to {}",
-            first + lost as u64 + 1,
-            self.last.version
-        )))
+        .with_detail(match erased {
+            Some(erased) => format!("{}; {told}", erased.by()),
+            None => told,
+        }))
     }
 
     fn needs_state(&self, commit: &Commit) -> bool {

@@ -43,6 +43,21 @@ pub(crate) async fn write(table: &Table, snapshot: &Arc<Snapshot>) -> Result<()>
     if known.is_some_and(|version| version >= snapshot.version) {
         return Ok(());
     }
+    put(table, snapshot).await
+}
+
+/// Writes it over one that may be there, without a word of files that are no part of the version: where they
+/// were, and in which partitions, is not to be told any more.
+pub(crate) async fn forgetful(table: &Table, snapshot: &Snapshot) -> Result<()> {
+    let _one_at_a_time = table.checkpointing.lock().await;
+    let bare = Arc::new(Snapshot {
+        tombstones: imbl::OrdMap::new(),
+        ..snapshot.clone()
+    });
+    put(table, &bare).await
+}
+
+async fn put(table: &Table, snapshot: &Arc<Snapshot>) -> Result<()> {
     let (bytes, actions) = {
         let snapshot = Arc::clone(snapshot);
         let now_ms = table.ambient.now_ms();

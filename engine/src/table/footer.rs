@@ -16,10 +16,13 @@ use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::stats::Precision;
 use datafusion::common::{Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::{
+    DefaultParquetFileReaderFactory, ParquetFileReaderFactory,
+};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use object_store::ObjectStore;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::basic::{LogicalType, Type};
@@ -148,7 +151,17 @@ impl<F: ParquetFileReaderFactory> ParquetFileReaderFactory for SoundFooters<F> {
     }
 }
 
-struct SoundReader(Box<dyn AsyncFileReader + Send>);
+/// One file, with a footer that pruning may trust.
+pub(crate) struct SoundReader(Box<dyn AsyncFileReader + Send>);
+
+impl SoundReader {
+    /// A file that is read outside of any scan.
+    pub(crate) fn open(store: Arc<dyn ObjectStore>, file: PartitionedFile) -> Result<Self> {
+        let files = DefaultParquetFileReaderFactory::new(store);
+        let reader = files.create_reader(0, file, None, &ExecutionPlanMetricsSet::new())?;
+        Ok(Self(reader))
+    }
+}
 
 impl AsyncFileReader for SoundReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {

@@ -1,7 +1,7 @@
 //! One table as this engine holds it: where it is, its newest known snapshot, and the queue of its writers.
 
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::running::Running;
 use super::snapshot::{Snapshot, TableRoot};
-use super::{log, replay, vacuumed, versioned::VersionedTable};
+use super::{erased, log, replay, vacuumed, versioned::VersionedTable};
 use crate::clock::Ambient;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -38,6 +38,8 @@ pub(crate) struct Table {
     upkeep: OnceLock<Arc<dyn Upkeep>>,
     background: TaskTracker,
     swept: AtomicBool,
+    /// The first version that stayed of the last erasure that this process has met.
+    erased: AtomicU64,
     /// When the log was last looked through for commits to delete.
     log_cleaned_ms: AtomicI64,
 }
@@ -62,6 +64,7 @@ impl Table {
             upkeep: OnceLock::new(),
             background,
             swept: AtomicBool::new(false),
+            erased: AtomicU64::new(0),
             log_cleaned_ms: AtomicI64::new(i64::MIN),
         }
     }
@@ -131,6 +134,11 @@ impl Table {
         !self.swept.swap(true, Ordering::Relaxed)
     }
 
+    /// Whether an erasure, named by the first version that it left, is one that this process has not met.
+    pub(crate) fn meets(&self, erased: u64) -> bool {
+        self.erased.fetch_max(erased, Ordering::Relaxed) < erased
+    }
+
     /// Forgets the cached snapshot; the next look reads the log from its checkpoint.
     pub(crate) fn forget(&self) {
         *self.newest.write() = None;
@@ -190,6 +198,7 @@ impl Table {
                 ),
             ));
         }
+        erased::check(&self.root, name, newest, version).await?;
         match replay::load(&self.root, Some(version)).await? {
             Some(snapshot) => Ok(Arc::new(snapshot)),
             None => Err(Error::corrupt(format!(

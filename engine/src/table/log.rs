@@ -35,6 +35,12 @@ impl Commit {
         Some(&self.info()?.selvedge.as_ref()?.token)
     }
 
+    /// Whether its version was erased, so that it says nothing of the table any more.
+    pub(crate) fn is_erased(&self) -> bool {
+        let marker = self.info().and_then(|info| info.selvedge.as_ref());
+        marker.is_some_and(|marker| marker.erased)
+    }
+
     /// When the commit says it was made: its in-commit timestamp, else the writer's clock, else the object's.
     pub(crate) fn time_ms(&self) -> i64 {
         let info = self.info();
@@ -96,6 +102,29 @@ pub(crate) fn encode(
     bytes.push(b'\n');
     bytes.append(&mut body);
     Ok(bytes.into())
+}
+
+/// What is left of a commit when its version is erased: who made it and when, and the name of the attempt, by
+/// which a writer that has not heard of its success yet still knows it.
+pub(crate) fn hollow(commit: &Commit) -> Result<Bytes> {
+    let made = commit.info().cloned().unwrap_or_default();
+    let info = CommitInfo {
+        in_commit_timestamp: made.in_commit_timestamp,
+        // Without one, the object's own time counts, which is about to change.
+        timestamp: made.timestamp.or(Some(commit.modified_ms)),
+        operation: made.operation,
+        user_name: made.user_name,
+        read_version: made.read_version,
+        isolation_level: made.isolation_level,
+        engine_info: made.engine_info,
+        ..CommitInfo::default()
+    };
+    let marker = Marker {
+        token: commit.token().unwrap_or_default().to_owned(),
+        erased: true,
+        ..Marker::default()
+    };
+    encode(info, marker, &[])
 }
 
 fn not_json(error: serde_json::Error) -> Error {

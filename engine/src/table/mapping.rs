@@ -77,7 +77,7 @@ pub(super) fn mapped(field: &Field) -> bool {
 }
 
 /// The id of a column, by which files of mode `id` name it.
-pub(super) fn id(field: &Field) -> Option<i32> {
+pub(crate) fn id(field: &Field) -> Option<i32> {
     field.metadata().get(&id_key())?.parse().ok()
 }
 

@@ -22,6 +22,7 @@
 //! | `retention` | how long what only the past needs is kept |
 //! | `cleanup` | commits older than that, deleted |
 //! | `vacuumed` | which old versions a vacuum has left |
+//! | `erased` | which old versions were ended for what they held |
 //! | `leaves` | which columns files hold |
 //! | `located` | where the rows of a scan are: file and position |
 //! | `records/` | what writes said of their rules, and which rows they quarantined |
@@ -34,6 +35,7 @@ pub(crate) mod changes;
 pub(crate) mod checkpoint;
 pub(crate) mod cleanup;
 pub(crate) mod deletion;
+pub(crate) mod erased;
 pub(crate) mod footer;
 pub(crate) mod handle;
 pub(crate) mod leaves;

@@ -237,6 +237,11 @@ pub(crate) async fn load(root: &TableRoot, at: Option<u64>) -> Result<Option<Sna
     let first = log::read(root, 0)
         .await?
         .ok_or_else(|| missing_commit(root, 0))?;
+    if first.is_erased() {
+        return Err(damaged
+            .pop()
+            .unwrap_or_else(|| erased_meanwhile(root, first.version)));
+    }
     replay.commit(first);
     roll_forward(root, replay, &listing, target).await.map(Some)
 }
@@ -246,10 +251,17 @@ pub(crate) async fn refresh(root: &TableRoot, base: &Arc<Snapshot>) -> Result<Ar
     let Some(next) = log::read(root, base.version + 1).await? else {
         return Ok(Arc::clone(base));
     };
-    let mut replay = Replay::from_snapshot(base);
-    replay.commit(next);
-    while let Some(next) = log::read(root, replay.version + 1).await? {
-        replay.commit(next);
+    let (mut replay, mut next) = (Replay::from_snapshot(base), Some(next));
+    while let Some(commit) = next {
+        // What it brought and took is not told any more: only the checkpoint after it knows.
+        if commit.is_erased() {
+            let newest = load(root, None).await?;
+            return newest
+                .map(Arc::new)
+                .ok_or_else(|| missing_commit(root, base.version));
+        }
+        replay.commit(commit);
+        next = log::read(root, replay.version + 1).await?;
     }
     Ok(Arc::new(replay.finish(root)?))
 }
@@ -285,10 +297,26 @@ async fn roll_forward(
             .buffered(READ_AHEAD);
         while let Some(commit) = commits.try_next().await? {
             let version = replay.version + 1;
-            replay.commit(commit.ok_or_else(|| missing_commit(root, version))?);
+            let commit = commit.ok_or_else(|| missing_commit(root, version))?;
+            if commit.is_erased() {
+                return Err(erased_meanwhile(root, version));
+            }
+            replay.commit(commit);
         }
     }
     replay.finish(root)
+}
+
+/// The log was listed before an erasure, and is read after it.
+fn erased_meanwhile(root: &TableRoot, version: u64) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "version {version} of the table at {} was erased while it was read",
+            root.path
+        ),
+    )
+    .with_hint("run the statement again")
 }
 
 fn missing_commit(root: &TableRoot, version: u64) -> Error {

@@ -4,7 +4,7 @@
 //! another writer left) and [`to_delta`] gives it back with its JSON types. The JSON is read by
 //! structs of our own and not by the kernel's, whose errors do not name the column.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{
@@ -20,6 +20,10 @@ use crate::error::{Error, Result};
 pub(crate) const DEFAULT_KEY: &str = "CURRENT_DEFAULT";
 /// Metadata key of a column's comment.
 pub(crate) const COMMENT_KEY: &str = "comment";
+/// Metadata key of a column's tags, sorted, with a comma between them.
+pub(crate) const TAGS_KEY: &str = "selvedge.tags";
+/// The tag of columns that tell something of a person.
+pub(crate) const PERSONAL: &str = "pii";
 
 /// Arrow metadata holds text only: values that are not text are kept under their key with this
 /// prefix, as JSON, so that `1` and `"1"` stay apart.
@@ -160,6 +164,29 @@ pub(crate) fn comment(field: &Field) -> Option<&str> {
 /// `field` with `comment`, or with none.
 pub(crate) fn with_comment(field: Field, comment: Option<&str>) -> Field {
     with_entry(field, COMMENT_KEY, comment)
+}
+
+/// A column's tags, sorted.
+pub(crate) fn tags(field: &Field) -> Vec<&str> {
+    let listed = field.metadata().get(TAGS_KEY).map(String::as_str);
+    let listed = listed.unwrap_or_default().split(',').map(str::trim);
+    listed.filter(|tag| !tag.is_empty()).collect()
+}
+
+/// `field` with these tags and no others.
+pub(crate) fn with_tags(field: Field, tags: &BTreeSet<&str>) -> Field {
+    let listed: Vec<&str> = tags.iter().copied().collect();
+    let listed = listed.join(",");
+    with_entry(
+        field,
+        TAGS_KEY,
+        (!listed.is_empty()).then_some(listed.as_str()),
+    )
+}
+
+/// Whether the values of a column are kept out of messages, samples and statistics.
+pub(crate) fn personal(field: &Field) -> bool {
+    tags(field).contains(&PERSONAL)
 }
 
 fn with_entry(field: Field, key: &str, value: Option<&str>) -> Field {

@@ -11,8 +11,8 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use super::actions::{Action, DeletionVector, Txn};
-use super::log;
 use super::snapshot::{Snapshot, TableRoot};
+use super::{erased, log};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The application whose version is the horizon of the last vacuum, in milliseconds since the epoch.
@@ -146,8 +146,9 @@ pub(crate) async fn readable(
 /// The first version of which nothing is missing: the last one before the horizon that took away what is gone.
 async fn earliest(root: &TableRoot, newest: &Snapshot, horizon_ms: i64) -> Result<u64> {
     let needed = needed(root, newest, horizon_ms)?;
+    let erased = erased::of(newest).map_or(0, |erased| erased.first);
     let mut commits = log::list(root, 0).await?.commits;
-    commits.retain(|version| *version <= newest.version);
+    commits.retain(|version| (erased..=newest.version).contains(version));
     let first = commits.first().copied().unwrap_or(newest.version);
     let mut older = stream::iter(commits.into_iter().rev())
         .map(|version| log::read(root, version))

@@ -16,14 +16,15 @@ use arrow::array::{
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type,
-    Decimal128Type, Decimal256Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
-    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    Decimal128Type, Decimal256Type, Field, Float16Type, Float32Type, Float64Type, Int8Type,
+    Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 
 use number::Number;
 
-use crate::shown::{shown, sql_name};
+use crate::shown::{HIDDEN, shown, sql_name};
+use crate::table::schema::personal;
 
 /// Why one value does not fit, as a phrase that follows the value.
 type Flaw = &'static str;
@@ -41,6 +42,16 @@ pub(crate) struct CastFailure {
     pub path: String,
     /// SQL name of the type they do not fit.
     pub to: String,
+}
+
+impl CastFailure {
+    /// The first few offending values, for a message about `column`: not of one that tells something of a person.
+    pub(crate) fn shown(&self, column: &Field) -> String {
+        match personal(column) {
+            true => HIDDEN.to_owned(),
+            false => self.first.join(", "),
+        }
+    }
 }
 
 /// A conversion from one type to another, chosen once and run on every batch.

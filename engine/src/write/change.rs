@@ -106,6 +106,20 @@ impl Changes {
         Ok(())
     }
 
+    /// Takes note that new rows were erased: the old ones in their places go all the same.
+    pub(super) fn erase(&self, rows: impl Iterator<Item = Option<(u32, i64)>>) {
+        let mut noted = self.0.lock();
+        for row in rows {
+            match row {
+                None => noted.inserted = noted.inserted.saturating_sub(1),
+                Some(_) => {
+                    noted.updated = noted.updated.saturating_sub(1);
+                    noted.deleted += 1;
+                }
+            }
+        }
+    }
+
     /// What is to be taken out, by the path of its file, and how many rows went on.
     pub(super) fn verdict(&self, table: &str, change: &Change) -> Result<(Changed, u64)> {
         let noted = self.0.lock();

@@ -55,6 +55,8 @@ pub(crate) struct Intent {
     pub replayed: Vec<Replayed>,
     /// Whether its rules compared it with the writes before it.
     pub compares: bool,
+    /// Whether policies took out of its rows what was asked for by then.
+    pub forgets: bool,
     pub report: WriteReport,
 }
 

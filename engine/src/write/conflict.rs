@@ -13,6 +13,7 @@ use roaring::RoaringTreemap;
 use super::commit::{Intent, Removes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::table::actions::{Action, Add};
+use crate::table::erased;
 use crate::table::handle::Table;
 use crate::table::located::Asked;
 use crate::table::log::{self, Commit};
@@ -64,8 +65,16 @@ pub(super) async fn reason(
             head.version
         )));
     }
-    if matches!(intent.reads, Reads::Nothing) && intent.replayed.is_empty() && !intent.compares {
+    let looked = !matches!(intent.reads, Reads::Nothing) || !intent.replayed.is_empty();
+    if !looked && !intent.compares && !intent.forgets {
         return Ok(None);
+    }
+    // What erased versions brought and took is not told any more, so it may have been anything.
+    if let Some(erased) = erased::of(head).filter(|erased| base.version + 1 < erased.first) {
+        return Ok(Some(format!(
+            "the versions of table {name} before {} were erased meanwhile",
+            erased.first
+        )));
     }
     for version in base.version + 1..=head.version {
         let commit = log::read(&table.root, version).await?.ok_or_else(|| {
@@ -76,6 +85,12 @@ pub(super) async fn reason(
         if let Some(path) = replayed_too(intent, &commit) {
             return Ok(Some(format!(
                 "version {version} of table {name} has replayed rows of '{path}'"
+            )));
+        }
+        // More keys may have been asked for by then, and it is not to be undone by rows that came before it.
+        if intent.forgets && cleansed(&commit) {
+            return Ok(Some(format!(
+                "version {version} of table {name} was cleansed while rows were on their way"
             )));
         }
         if intent.compares && measured(&commit) {
@@ -153,6 +168,11 @@ fn measured(commit: &Commit) -> bool {
     let marker = commit.info().and_then(|info| info.selvedge.as_ref());
     let report = marker.and_then(|marker| marker.report.as_ref());
     report.is_some_and(|report| !report.metrics.is_empty())
+}
+
+fn cleansed(commit: &Commit) -> bool {
+    let operation = commit.info().and_then(|info| info.operation.as_deref());
+    operation == Some("CLEANSE")
 }
 
 /// The file of quarantine from which both take rows up again, if there is one.

@@ -19,7 +19,7 @@ use super::quality::{Misfits, replaces, set_aside, unexpected};
 use super::validate::{Place, TableRules, cast_column};
 use crate::error::{Error, Result};
 use crate::quality::failure::Failure;
-use crate::shown::{shown, sql_name};
+use crate::shown::{shown_of, sql_name};
 
 /// What is wrong with values, by row and column.
 type Unfit = HashMap<(usize, usize), String>;
@@ -140,8 +140,10 @@ impl Invalid<'_> {
 
     fn failure(&self, place: Place, came: &RecordBatch, row: usize, unfit: &Unfit) -> Failure {
         let value = |at: usize| {
-            let value = shown(came.column(at), &[row]).pop().unwrap_or_default();
-            format!("{} = {value}", self.rules.schema.field(at).name())
+            let field = self.rules.schema.field(at);
+            let value = shown_of(field, came.column(at), &[row]);
+            let value = value.into_iter().next().unwrap_or_default();
+            format!("{} = {value}", field.name())
         };
         let (message, value, columns) = match place {
             Place::Null(at) => ("it has no value".to_owned(), value(at), vec![at]),

@@ -1,12 +1,13 @@
 //! The write path: the one way rows get into a table. Files in the order in which rows travel.
 //!
 //! ```text
-//! Received -> Validated -> Hooked -> Checked   plans only: EXPLAIN shows every stage, nothing happens yet
+//! Received -> Validated -> Hooked -> Cleansed -> Checked   plans only: EXPLAIN shows every stage, nothing happens
 //! -> files, quarantine (first effects, invisible) -> verdicts -> commit (the only visible effect)
 //! ```
 
 mod cast;
 pub(crate) mod change;
+mod cleanse;
 pub(crate) mod commit;
 pub(crate) mod conflict;
 pub(crate) mod files;
@@ -14,7 +15,7 @@ pub(crate) mod hook;
 mod invalid;
 mod plan;
 mod quality;
-mod quarantine;
+pub(crate) mod quarantine;
 mod removal;
 mod replay;
 pub(crate) mod report;

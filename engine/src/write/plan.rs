@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::physical_plan::ExecutionPlan;
 
+use super::cleanse::CleanseAccount;
 use super::hook::WriteContext;
 use super::sink::WriteExec;
 use super::stages::Received;
 use super::target::WriteTarget;
 use super::validate::TableRules;
+use crate::cleanse;
 use crate::error::{Error, Result};
 use crate::quality::check;
 use crate::quality::compile::{Terms, compile};
@@ -55,13 +58,25 @@ pub(crate) async fn plan(
         checks: &[],
     };
     // Where no row is written, none is asked.
-    let compiled = match matches!(target.operation, "DELETE" | "TRUNCATE") {
-        true => compile(terms, &[], false).await?,
-        false => compile(terms, &target.rules()?, target.is_set(PROFILE)).await?,
+    let makes_rows = makes_rows(target, &input);
+    let compiled = match makes_rows {
+        true => compile(terms, &target.rules()?, target.is_set(PROFILE)).await?,
+        false => compile(terms, &[], false).await?,
     };
     if compiled.quarantines() || rules.quarantines_invalid {
         quarantinable(&target.name, &target.schema)?;
     }
+    let policies = match makes_rows {
+        true => target.policies()?,
+        false => Vec::new(),
+    };
+    let terms = cleanse::compile::Terms {
+        state,
+        table: &target.name,
+        schema: &target.schema,
+        partition_columns: target.partition_columns(),
+    };
+    let cleansing = cleanse::compile::compile(terms, &policies).await?;
     let context = WriteContext::new(
         target.name.as_str(),
         Arc::clone(&target.schema),
@@ -72,13 +87,22 @@ pub(crate) async fn plan(
     let rows = match &target.change {
         Some(change) => {
             // Rows that are left out must not take the place of others.
-            let places = compiled.rejects() || rules.quarantines_invalid;
+            let places = compiled.rejects() || rules.quarantines_invalid || cleansing.deletes();
             Received::changed(input, change, &target.schema, places)
         }
         None if target.replays.is_some() => Received::replayed(input, &target.schema),
         None => Received::rows(input),
     };
-    let rows = rows.validate(rules)?.hooks(&target.hooks, &context)?;
-    let rows = rows.check(compiled);
+    let rows = rows.validate(rules, CleanseAccount::new(cleansing))?;
+    let rows = rows.hooks(&target.hooks, &context)?;
+    let rows = rows.cleanse().check(compiled);
     Ok(Arc::new(WriteExec::new(rows, Arc::clone(target), op)))
+}
+
+/// Whether the statement makes rows: one that only deletes gives no columns of the table, and need not know which
+/// keys there are.
+fn makes_rows(target: &WriteTarget, input: &Arc<dyn ExecutionPlan>) -> bool {
+    let given = input.schema();
+    let first = |schema: &SchemaRef| schema.fields().first().map(|field| field.name().clone());
+    target.change.is_none() || first(&given) == first(&target.schema)
 }

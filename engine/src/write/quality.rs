@@ -1,4 +1,4 @@
-//! The third stage: the rules of the table, asked of every row once. Rows that break a rule are dropped, set aside
+//! The last stage: the rules of the table, asked of every row once. Rows that break a rule are dropped, set aside
 //! for quarantine, or hold up the whole write; the numbers of the write are taken of those that go on.
 
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, StringArray, UInt32Array,
     new_null_array,
 };
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Int64Type, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, UInt32Type};
 
 use super::change::{ChangeAccount, Changes};
 use super::stage::{Part, Slot, Stage, Step, Work};
@@ -22,6 +23,10 @@ use crate::quality::failure::{self, Failure, quarantine_schema};
 pub(super) struct Checking {
     /// Columns of the table: what else came with the rows ends here.
     schema: SchemaRef,
+    /// Columns that rules are asked of: those of the table, and which of their cells were cleansed.
+    asked: SchemaRef,
+    /// Where these are among the columns that come.
+    from: Vec<usize>,
     aside: SchemaRef,
     compiled: Arc<Compiled>,
     evaluation: Arc<Slot<Evaluation>>,
@@ -31,11 +36,19 @@ pub(super) struct Checking {
 impl Checking {
     pub(super) fn new(
         schema: SchemaRef,
+        input: &SchemaRef,
         compiled: Arc<Compiled>,
         evaluation: Arc<Slot<Evaluation>>,
         changes: Option<ChangeAccount>,
     ) -> Self {
+        let (width, all) = (schema.fields().len(), input.fields().len());
+        // The masks came last, behind the places of old rows.
+        let masks = all.saturating_sub(compiled.masks().about().len())..all;
+        let from: Vec<usize> = (0..width).chain(masks).collect();
+        let asked = from.iter().map(|at| Arc::clone(&input.fields()[*at]));
         Self {
+            asked: Arc::new(Schema::new(asked.collect::<Vec<_>>())),
+            from,
             aside: quarantine_schema(&schema),
             schema,
             compiled,
@@ -68,6 +81,8 @@ impl Stage for Checking {
             worker: evaluation.worker(part.number)?,
             evaluation,
             schema: Arc::clone(&self.schema),
+            asked: Arc::clone(&self.asked),
+            from: self.from.clone(),
             aside: Arc::clone(&self.aside),
             changes: changes.map(|changes| changes.noted.current()).transpose()?,
         })
@@ -79,6 +94,8 @@ pub(super) struct Asking {
     worker: Worker,
     evaluation: Arc<Evaluation>,
     schema: SchemaRef,
+    asked: SchemaRef,
+    from: Vec<usize>,
     aside: SchemaRef,
     changes: Option<Arc<Changes>>,
 }
@@ -86,7 +103,10 @@ pub(super) struct Asking {
 impl Work for Asking {
     fn step(&mut self, batch: RecordBatch) -> Result<Step> {
         let rows = narrow(&batch, &self.schema)?;
-        let sorted = self.worker.sort(&rows)?;
+        let sorted = match self.asked.fields().len() == self.schema.fields().len() {
+            true => self.worker.sort(&rows)?,
+            false => self.worker.sort(&self.marked(&batch)?)?,
+        };
         if self.evaluation.fails() {
             // Nothing will be visible; the rest is asked so that the error is exact.
             return Ok(Step::default());
@@ -98,6 +118,7 @@ impl Work for Asking {
         if let Some(changes) = &self.changes {
             spare(changes, &batch, &self.schema, &out)?;
         }
+        let on = narrow(&on, &self.schema)?;
         Ok(Step {
             on: (on.num_rows() > 0).then_some(on),
             aside: match sorted.quarantined.is_empty() {
@@ -113,6 +134,12 @@ impl Work for Asking {
 }
 
 impl Asking {
+    /// The columns of the table, and which of their cells were cleansed.
+    fn marked(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let columns = self.from.iter().map(|at| Arc::clone(batch.column(*at)));
+        RecordBatch::try_new(Arc::clone(&self.asked), columns.collect()).map_err(unexpected)
+    }
+
     /// `batch`: as it came, with the places of the rows that are replaced.
     fn set_aside(
         &self,
@@ -182,15 +209,24 @@ pub(super) fn spare(
     table: &SchemaRef,
     out: &BooleanArray,
 ) -> Result<()> {
+    changes.spare(places(batch, table, out.values())?)
+}
+
+/// Where the old rows are in whose places these `rows` of a batch come; None for those that are new.
+pub(super) fn places(
+    batch: &RecordBatch,
+    table: &SchemaRef,
+    rows: &BooleanBuffer,
+) -> Result<impl Iterator<Item = Option<(u32, i64)>>> {
     let width = table.fields().len();
-    let [file, row] = batch.columns().get(width..).unwrap_or_default() else {
+    let [file, row, ..] = batch.columns().get(width..).unwrap_or_default() else {
         return Err(Error::internal("a changed row came without its place"));
     };
     let (file, row) = (
         file.as_primitive::<UInt32Type>(),
         row.as_primitive::<Int64Type>(),
     );
-    changes.spare(out.values().set_indices().map(|at| {
+    Ok(rows.set_indices().map(move |at| {
         let known = file.is_valid(at) && row.is_valid(at);
         known.then(|| (file.value(at), row.value(at)))
     }))

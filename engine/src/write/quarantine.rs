@@ -1,7 +1,7 @@
 //! The rows that leave the path, into files beside the table's. Only the commit of the write names them, so they
 //! are there in the same instant as the rows that went on, or never.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, ListArray, RecordBatch, StringArray};
@@ -15,12 +15,14 @@ use tokio::sync::mpsc::Receiver;
 
 use super::files::{FileSink, Held, Written};
 use super::target::WriteTarget;
+use crate::clock::Ambient;
 use crate::error::{Error, Result};
 use crate::quality::failure::{UNFIT, quarantine_schema};
 use crate::quality::record::SideFile;
 use crate::table::actions::{Format, Metadata};
 use crate::table::mapping;
 use crate::table::records::{QUARANTINE, quarantine_folder};
+use crate::table::schema::{PERSONAL, personal, with_tags};
 use crate::table::snapshot::TableRoot;
 
 /// Writes the rows of one write that go to quarantine, in the names that the table's files have for its columns:
@@ -75,31 +77,13 @@ impl Quarantine {
         let in_files = mapping::in_files(&target.schema, table)?;
         let schema = quarantine_schema(&in_files);
         let names = Names::new(&target.schema, &in_files);
-        let root = TableRoot {
-            path: quarantine_folder(&target.table.root),
-            ..target.table.root.clone()
-        };
-        // Described as a table of its own, which has no partitions and needs no statistics.
-        let metadata = Metadata {
-            id: String::new(),
-            name: None,
-            description: None,
-            format: Format::default(),
-            schema_string: String::new(),
-            partition_columns: Vec::new(),
-            created_time: None,
-            configuration: [("delta.dataSkippingNumIndexedCols", "0")]
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .into(),
-        };
-        let sink = FileSink::new(
-            &root,
-            &schema,
-            &metadata,
-            target.settings.target_file_bytes,
-            target.ambient.ids(),
-            target.ambient.millis(),
-        )?;
+        // What files call a column tells no less of a person.
+        let fields = target.schema.fields().iter().zip(in_files.fields());
+        let tagged = fields.map(|(own, file)| own.as_ref().clone().with_name(file.name()));
+        let tagged = Schema::new(tagged.collect::<Vec<_>>());
+        let bytes = target.settings.target_file_bytes;
+        let columns = discreet(&schema, &tagged);
+        let sink = sink(&target.table.root, &columns, bytes, &target.ambient)?;
         Ok(Self {
             sink,
             schema,
@@ -127,8 +111,61 @@ impl Quarantine {
     }
 }
 
+/// Where rows of `schema` go that are put aside from the table at `root`. The columns of quarantine must be those of
+/// [`discreet`].
+pub(crate) fn sink(
+    root: &TableRoot,
+    schema: &SchemaRef,
+    target_file_bytes: u64,
+    ambient: &Ambient,
+) -> Result<FileSink> {
+    let root = TableRoot {
+        path: quarantine_folder(root),
+        ..root.clone()
+    };
+    // Described as a table of its own, which has no partitions and needs no statistics.
+    let metadata = Metadata {
+        id: String::new(),
+        name: None,
+        description: None,
+        format: Format::default(),
+        schema_string: String::new(),
+        partition_columns: Vec::new(),
+        created_time: None,
+        configuration: [("delta.dataSkippingNumIndexedCols", "0")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    };
+    FileSink::new(
+        &root,
+        schema,
+        &metadata,
+        target_file_bytes,
+        ambient.ids(),
+        ambient.millis(),
+    )
+}
+
+/// The columns of quarantine beside a table, tagged as those: a file tells no bounds of what tells something of a
+/// person, nor of what holds all of a row.
+pub(crate) fn discreet(quarantine: &Schema, table: &Schema) -> SchemaRef {
+    let any = table.fields().iter().any(|field| personal(field));
+    let secret = |field: &Field| match table.field_with_name(field.name()) {
+        Ok(own) => personal(own),
+        Err(_) => any,
+    };
+    let fields = quarantine.fields().iter().map(|field| {
+        let field = field.as_ref().clone();
+        match secret(&field) {
+            true => with_tags(field, &BTreeSet::from([PERSONAL])),
+            false => field,
+        }
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
 /// The files as the commit names them.
-pub(super) fn side_files(written: &Written) -> Result<Vec<SideFile>> {
+pub(crate) fn side_files(written: &Written) -> Result<Vec<SideFile>> {
     let file = |add: &crate::table::actions::Add| {
         let stats = add.stats.as_deref().unwrap_or_default();
         let stats: serde_json::Value = serde_json::from_str(stats).unwrap_or_default();
@@ -137,6 +174,7 @@ pub(super) fn side_files(written: &Written) -> Result<Vec<SideFile>> {
             path: format!("{QUARANTINE}/{}", add.path),
             rows: rows.ok_or_else(|| Error::internal("a file of quarantine has no row count"))?,
             bytes: add.size.unsigned_abs(),
+            origin: None,
         })
     };
     written.adds.iter().map(file).collect()

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cleanse::record::PolicyResult;
 use crate::quality::record::{MetricValue, RuleResult};
 
-/// The account of one write. `received = written + dropped + quarantined` for a plain table.
+/// The account of one write. `received = written + dropped + quarantined + erased` for a plain table, but for rows
+/// that hooks left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
@@ -27,6 +29,9 @@ pub struct WriteReport {
     /// Rows that went to the quarantine of the table instead.
     #[serde(skip_serializing_if = "nothing")]
     pub rows_quarantined: u64,
+    /// Rows that cleanse policies left out.
+    #[serde(skip_serializing_if = "nothing")]
+    pub rows_erased: u64,
     /// Rows of older versions that are no longer visible (overwrite, delete, update).
     pub rows_removed: u64,
     /// Rows the statement inserted, where it is one that changes rows (MERGE, INSERT .. REPLACE WHERE).
@@ -47,6 +52,9 @@ pub struct WriteReport {
     pub duration_ms: u64,
     /// What each hook counted, in the order the rows met them.
     pub hooks: Vec<HookReport>,
+    /// What each cleanse policy of the table did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicyResult>,
     /// What each rule of the table says of the write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleResult>,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::physical_plan::execute_stream_partitioned;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc::Receiver;
 use super::commit::{self, Intent, Outcome, PartitionKey, Removes};
 use super::conflict::Reads;
 use super::files::{FileSink, Held, Written};
-use super::quarantine::{Quarantine, side_files};
+use super::quarantine::{Quarantine, discreet, side_files};
 use super::report::WriteReport;
 use super::stages::{Checked, Settled, WriteRun};
 use super::target::WriteTarget;
@@ -244,7 +245,9 @@ fn account(settled: &mut Settled, target: &WriteTarget) -> WriteReport {
         rows_written: settled.rows_written,
         rows_dropped: settled.rows_dropped,
         rows_quarantined: settled.rows_quarantined,
+        rows_erased: settled.rows_erased,
         hooks: std::mem::take(&mut settled.hooks),
+        policies: std::mem::take(&mut settled.policies),
         rules: std::mem::take(&mut settled.rules),
         metrics: std::mem::take(&mut settled.metrics),
         ..WriteReport::default()
@@ -299,6 +302,7 @@ fn intent(
         quarantine,
         replayed,
         compares: settled.looked_back,
+        forgets: !report.policies.is_empty(),
         report,
     };
     Ok((intent, settled.refused))
@@ -362,6 +366,13 @@ pub(super) async fn rehearse(
     let (counts, (quarantined, aside)) = tokio::join!(main, sample(aside));
     let main = counts?.into_iter().sum();
     let mut settled = verdict(run, target, (main, aside)).await?;
+    // The columns of these rows do not say any more which of them are personal.
+    let quarantined = quarantined.into_iter().map(|rows| {
+        let columns = discreet(&rows.schema(), &target.schema);
+        rows.with_schema(columns)
+    });
+    let quarantined = quarantined.collect::<Result<_, _>>();
+    let quarantined = quarantined.map_err(DataFusionError::from)?;
     Ok(Rehearsal {
         report: account(&mut settled, target),
         refused: settled.refused,

@@ -1,8 +1,8 @@
 //! The stages in the only order there is, and the account that the sink settles before it commits.
 //!
 //! ```text
-//! [Changed ->] Received -> Validated -> Hooked -> Checked -> (files, commit)
-//!                               \                    \-> quarantine
+//! [Changed ->] Received -> Validated -> Hooked -> Cleansed -> Checked -> (files, commit)
+//!                               \                                \-> quarantine
 //!                                \-> quarantine, where the table says so
 //! ```
 //!
@@ -25,12 +25,15 @@ use roaring::RoaringTreemap;
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::change::{Change, ChangeAccount, Changed, Changing};
+use super::cleanse::{CleanseAccount, Cleansing};
 use super::hook::{HookStage, Hooking, WriteContext, WriteHookSupplier};
 use super::quality::Checking;
 use super::replay::{Taken, Taking};
 use super::report::HookReport;
 use super::stage::{Aside, Slot, StageExec};
 use super::validate::{TableRules, Validating, Violations};
+use crate::cleanse::mask::Masks;
+use crate::cleanse::record::PolicyResult;
 use crate::error::{Error, Result};
 use crate::quality::compile::Compiled;
 use crate::quality::evaluate::Evaluation;
@@ -62,6 +65,15 @@ pub(crate) struct Hooked {
     plan: Arc<dyn ExecutionPlan>,
     account: WriteAccount,
     rules: Arc<TableRules>,
+}
+
+/// Rows without what the table must forget; which cells that was comes along.
+#[derive(Debug)]
+pub(crate) struct Cleansed {
+    plan: Arc<dyn ExecutionPlan>,
+    account: WriteAccount,
+    rules: Arc<TableRules>,
+    masks: Masks,
 }
 
 /// Rows as they will be stored: what the sink takes.
@@ -113,7 +125,12 @@ impl Received {
         }
     }
 
-    pub(crate) fn validate(self, rules: Arc<TableRules>) -> Result<Validated> {
+    /// Holds the rows to what the table demands of them. Those that go to quarantine are cleansed on their way.
+    pub(super) fn validate(
+        self,
+        rules: Arc<TableRules>,
+        cleansing: Option<CleanseAccount>,
+    ) -> Result<Validated> {
         let violations = Arc::new(Slot::default());
         let aside = Aside::default();
         let stage = Validating::new(
@@ -121,6 +138,7 @@ impl Received {
             &self.plan.schema(),
             Arc::clone(&violations),
             self.changes.clone(),
+            cleansing.clone(),
         )?;
         let sets_aside = rules.quarantines_invalid.then(|| Arc::clone(&aside));
         Ok(Validated {
@@ -132,6 +150,7 @@ impl Received {
                 changes: self.changes,
                 taken: self.taken,
                 hooks: Vec::new(),
+                cleansing,
                 quality: None,
                 aside,
                 quarantines: rules.quarantines_invalid,
@@ -172,16 +191,41 @@ impl Validated {
 }
 
 impl Hooked {
+    /// Takes out what the policies of the table are about, if it has any.
+    pub(crate) fn cleanse(self) -> Cleansed {
+        let Self {
+            mut plan,
+            account,
+            rules,
+        } = self;
+        let mut masks = Masks::default();
+        if let Some(cleansing) = &account.cleansing {
+            masks = Masks::new(cleansing.compiled.touched(), rules.schema.fields().len());
+            let (input, changes) = (plan.schema(), account.changes.clone());
+            let stage = Cleansing::new(cleansing.clone(), Arc::clone(&rules), &input, changes);
+            plan = StageExec::plan(Arc::new(stage), plan, None);
+        }
+        Cleansed {
+            plan,
+            account,
+            rules,
+            masks,
+        }
+    }
+}
+
+impl Cleansed {
     /// Asks the rules of the table, if it has any.
     pub(crate) fn check(self, compiled: Compiled) -> Checked {
         let Self {
             mut plan,
             mut account,
             rules,
+            masks,
         } = self;
-        let places = plan.schema().fields().len() > rules.schema.fields().len();
-        if !compiled.is_empty() || places {
-            let compiled = Arc::new(compiled);
+        let along = plan.schema().fields().len() > rules.schema.fields().len();
+        if !compiled.is_empty() || along {
+            let compiled = Arc::new(compiled.masked(masks));
             let quality = QualityAccount {
                 compiled: Arc::clone(&compiled),
                 evaluation: Arc::default(),
@@ -190,6 +234,7 @@ impl Hooked {
             let sets_aside = compiled.quarantines().then(|| Arc::clone(&account.aside));
             let stage = Checking::new(
                 Arc::clone(&rules.schema),
+                &plan.schema(),
                 compiled,
                 Arc::clone(&quality.evaluation),
                 account.changes.clone(),
@@ -213,6 +258,7 @@ pub(crate) struct WriteAccount {
     changes: Option<ChangeAccount>,
     taken: Option<Arc<Slot<Taken>>>,
     hooks: Vec<Arc<HookStage>>,
+    cleansing: Option<CleanseAccount>,
     quality: Option<QualityAccount>,
     aside: Aside,
     quarantines: bool,
@@ -239,7 +285,10 @@ pub(crate) struct Settled {
     pub rows_written: u64,
     pub rows_dropped: u64,
     pub rows_quarantined: u64,
+    /// Rows that policies left out.
+    pub rows_erased: u64,
     pub hooks: Vec<HookReport>,
+    pub policies: Vec<PolicyResult>,
     /// Of a statement that changes rows.
     pub changed: Option<Changed>,
     /// Rows of quarantine that were taken up, by the numbers of their files.
@@ -269,6 +318,9 @@ impl WriteAccount {
         }
         for hook in &self.hooks {
             hook.open()?;
+        }
+        if let Some(cleansing) = &self.cleansing {
+            cleansing.open(context).await?;
         }
         if let Some(quality) = &self.quality {
             let evaluation = Evaluation::begin(&quality.compiled, context).await?;
@@ -319,7 +371,14 @@ impl WriteRun {
             rules: validated.results,
             ..Settled::default()
         };
-        let mut expected = validated.received - validated.quarantined;
+        let cleansed = match &account.cleansing {
+            Some(cleansing) => Some(cleansing.run.current()?.settle()),
+            None => None,
+        };
+        let erased_aside = cleansed
+            .as_ref()
+            .map_or(0, |cleansed| cleansed.erased_aside);
+        let mut expected = validated.received - validated.quarantined - erased_aside;
         for hook in &account.hooks {
             let report = hook.finish()?;
             // No row may get lost between two stages without being counted by one of them.
@@ -331,6 +390,17 @@ impl WriteRun {
             }
             expected = report.rows_out;
             settled.hooks.push(report);
+        }
+        if let Some(cleansed) = cleansed {
+            if cleansed.rows_in != expected || cleansed.erased > expected {
+                return Err(Error::internal(format!(
+                    "table {}: {expected} rows went to the cleanse policies, {} arrived and {} left",
+                    account.table, cleansed.rows_in, cleansed.erased
+                )));
+            }
+            expected -= cleansed.erased;
+            settled.rows_erased = cleansed.erased + cleansed.erased_aside;
+            settled.policies = cleansed.results;
         }
         if let Some(quality) = &account.quality {
             // A statement that only takes rows away writes none, so nothing is said of those it writes.
@@ -384,6 +454,9 @@ impl Drop for WriteRun {
         }
         for hook in &account.hooks {
             hook.close();
+        }
+        if let Some(cleansing) = &account.cleansing {
+            cleansing.run.close();
         }
         if let Some(quality) = &account.quality {
             quality.evaluation.close();

@@ -9,6 +9,7 @@ use roaring::RoaringTreemap;
 
 use super::change::Change;
 use super::hook::WriteHookSupplier;
+use crate::cleanse::policy::{self, Policy};
 use crate::clock::Ambient;
 use crate::error::{Error, Result};
 use crate::quality::metric::Partitioning;
@@ -84,6 +85,14 @@ impl WriteTarget {
     pub(super) fn rules(&self) -> Result<Vec<Rule>> {
         match self.metadata() {
             Some(metadata) => rule::rules(&self.name, &metadata.configuration),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The cleanse policies of the table.
+    pub(super) fn policies(&self) -> Result<Vec<Policy>> {
+        match self.metadata() {
+            Some(metadata) => policy::policies(&self.name, &metadata.configuration),
             None => Ok(Vec::new()),
         }
     }

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::cast::{Cast, CastFailure, lossless};
 use super::change::{ChangeAccount, Changes};
+use super::cleanse::{CleanseAccount, CleanseRun};
 use super::invalid::{Invalid, Refusal};
 use super::quality::spare;
 use super::stage::{Part, Slot, Stage, Step, Work};
@@ -65,6 +66,7 @@ pub(super) struct Validating {
     schema: SchemaRef,
     violations: Arc<Slot<Violations>>,
     changes: Option<ChangeAccount>,
+    cleansing: Option<CleanseAccount>,
 }
 
 impl Validating {
@@ -74,6 +76,7 @@ impl Validating {
         given: &SchemaRef,
         violations: Arc<Slot<Violations>>,
         changes: Option<ChangeAccount>,
+        cleansing: Option<CleanseAccount>,
     ) -> Result<Self> {
         let (table, columns) = (&rules.table, rules.schema.fields());
         let along: Vec<FieldRef> = match changes {
@@ -116,6 +119,7 @@ impl Validating {
             schema,
             violations,
             changes,
+            cleansing,
         })
     }
 }
@@ -142,7 +146,8 @@ impl Stage for Validating {
 
     fn over(self: &Arc<Self>, input: &SchemaRef) -> Result<Arc<Self>> {
         let (rules, violations) = (Arc::clone(&self.rules), Arc::clone(&self.violations));
-        Self::new(rules, input, violations, self.changes.clone()).map(Arc::new)
+        let (changes, cleansing) = (self.changes.clone(), self.cleansing.clone());
+        Self::new(rules, input, violations, changes, cleansing).map(Arc::new)
     }
 
     fn expressions(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -155,12 +160,14 @@ impl Stage for Validating {
         violations.partitions.store(part.of, Relaxed);
         let changes = self.changes.as_ref();
         let sets_aside = self.rules.quarantines_invalid;
+        let cleansing = self.cleansing.as_ref().filter(|_| sets_aside);
         Ok(Validation {
             rules: Arc::clone(&self.rules),
             casts: Arc::clone(&self.casts),
             schema: Arc::clone(&self.schema),
             aside: sets_aside.then(|| quarantine_schema(&self.rules.schema)),
             changes: changes.map(|changes| changes.noted.current()).transpose()?,
+            cleansing: cleansing.map(|of| of.run.current()).transpose()?,
             violations,
             partition: part.number,
         })
@@ -175,6 +182,8 @@ pub(super) struct Validation {
     /// Columns of quarantine, where invalid rows go there.
     aside: Option<SchemaRef>,
     changes: Option<Arc<Changes>>,
+    /// Rows in quarantine are kept too, so they are cleansed as all others.
+    cleansing: Option<Arc<CleanseRun>>,
     violations: Arc<Violations>,
     partition: usize,
 }
@@ -207,10 +216,13 @@ impl Work for Validation {
                     casts: &self.casts,
                     refusals: &refused.invalid,
                 };
-                let rows = invalid.set_aside(schema, &given)?;
+                let mut rows = invalid.set_aside(schema, &given)?;
+                if let Some(cleansing) = &self.cleansing {
+                    rows = cleansing.aside(&rows)?;
+                }
                 let count = rows.num_rows() as u64;
                 self.violations.quarantined.fetch_add(count, Relaxed);
-                Some(rows)
+                (count > 0).then_some(rows)
             }
         };
         if self.violations.any.load(Relaxed) {
@@ -317,12 +329,13 @@ impl Validation {
     }
 
     fn unfit(&self, at: usize, failure: &CastFailure) -> String {
-        let column = self.rules.schema.field(at).name();
+        let field = self.rules.schema.field(at);
         format!(
-            "column {column}{} {} cannot hold {}: {}",
+            "column {}{} {} cannot hold {}: {}",
+            field.name(),
             failure.path,
             failure.to,
-            failure.first.join(", "),
+            failure.shown(field),
             failure.reason
         )
     }

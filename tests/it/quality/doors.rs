@@ -25,18 +25,18 @@ const RULES: &str = "CONSTRAINT low EXPECT (a >= 0) ON VIOLATION QUARANTINE ROW,
     CONSTRAINT high EXPECT (a < 100), \
     CONSTRAINT few EXPECT (count(*) < 10)";
 
-type Run = for<'a> fn(&'a Engine, i64) -> BoxFuture<'a, Result<(), String>>;
+pub(crate) type Run = for<'a> fn(&'a Engine, i64) -> BoxFuture<'a, Result<(), String>>;
 
 /// A way rows reach a table.
-struct Door {
-    name: &'static str,
+pub(crate) struct Door {
+    pub(crate) name: &'static str,
     /// Whether the table is there before, with a row of 1.
-    table: Table,
-    run: Run,
+    pub(crate) table: Table,
+    pub(crate) run: Run,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Table {
+pub(crate) enum Table {
     There,
     /// There, and the row of 1 is what the door changes: where the new row is put aside, the old one stays.
     Changed,
@@ -90,7 +90,7 @@ async fn flight(engine: &Engine) -> (FlightSqlServiceClient<Channel>, tokio::tas
 }
 
 /// Every way rows reach a table. A new one belongs in this list.
-const DOORS: [Door; 22] = [
+pub(crate) const DOORS: [Door; 22] = [
     Door {
         name: "INSERT VALUES",
         table: Table::There,
@@ -389,7 +389,7 @@ async fn integers(session: &Session, column: &str, from: &str) -> Vec<i64> {
 }
 
 /// A lake as the door finds it.
-async fn lake(door: &Door) -> Engine {
+pub(crate) async fn lake(door: &Door) -> Engine {
     let engine = Engine::builder("memory:///").open().await.unwrap();
     if door.table != Table::Made {
         let session = engine.session();

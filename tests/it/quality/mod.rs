@@ -21,7 +21,7 @@
 mod api;
 mod commit;
 mod crash;
-mod doors;
+pub(crate) mod doors;
 mod media;
 mod metrics;
 mod property;

@@ -90,7 +90,7 @@ impl ScalarUDFImpl for AsColumn {
         match lossless(&values, self.column.data_type()) {
             Ok(values) => Ok(ColumnarValue::Array(values)),
             Err(failure) => {
-                let shown = failure.first.join(", ");
+                let shown = failure.shown(&self.column);
                 Err(Error::rejected(format!(
                     "column {}{}: {} values are no {}: {shown}: {}",
                     self.column.name(),

@@ -15,7 +15,9 @@ use super::scoped::Side;
 use super::{Target, Terms, syntax};
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::scope::Scope;
+use crate::shown::HIDDEN;
 use crate::sql::{self, Assignment, Merge, MergeAction, MergeClause, MergeWhen};
+use crate::table::schema::personal;
 use crate::table::{located, mapping};
 use crate::write::change::{CHANGE, KEY, Kind};
 
@@ -82,7 +84,12 @@ pub(in crate::session) async fn merge(scope: &Arc<Scope>, merge: Merge) -> Resul
     ));
     projection.extend(keys.iter().map(|key| {
         let named = format!("{KEY}{key}");
-        syntax::named(target.column(key), &named)
+        let field = target.opened.snapshot.schema.field_with_name(key);
+        let shown = match field.is_ok_and(personal) {
+            true => syntax::text(HIDDEN),
+            false => target.column(key),
+        };
+        syntax::named(shown, &named)
     }));
     let query = syntax::select(projection, vec![from], Some(acts))?;
     let input = scope

@@ -206,7 +206,7 @@ impl<'a> Target<'a> {
     ) -> Result<LogicalPlan> {
         let opened = &self.opened;
         protocol::check_writable(&opened.name, &opened.snapshot)?;
-        self.scope.engine.sweep_once(&opened.handle);
+        self.scope.engine.sweep_once(&opened.handle, &opened.name);
         let zone = self.scope.zone()?;
         let input = zone::assign(input, &opened.snapshot.schema, zone.as_ref())?;
         let table = opened

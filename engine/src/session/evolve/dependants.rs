@@ -1,4 +1,4 @@
-//! What rests on a table's columns: constraints, rules, views and functions. A change they could not live with is refused.
+//! What rests on a table's columns: constraints, rules, policies, views and functions. A change they could not live with is refused.
 
 use std::sync::Arc;
 
@@ -8,12 +8,13 @@ use datafusion::datasource::ViewTable;
 use datafusion::logical_expr::Expr;
 
 use super::draft::Draft;
+use crate::cleanse;
 use crate::error::{Error, Result};
 use crate::quality::check;
 use crate::quality::compile::{self, Terms};
 use crate::session::dependents::{self, Object};
 use crate::session::scope::{Opened, Scope};
-use crate::session::{constraint, references};
+use crate::session::{constraint, policy, references};
 use crate::sql;
 use crate::table::snapshot::Snapshot;
 
@@ -60,7 +61,40 @@ pub(super) async fn constraints(
             return refuse("rule", &rule.name, &rule.expect);
         }
     }
+    policies(scope, opened, draft, what).await?;
     references::survive(scope, &opened.schema, &opened.table, &schema, what).await
+}
+
+/// Refuses a draft under which a cleanse policy could not be run: it would no longer be forgotten what must be.
+pub(super) async fn policies(
+    scope: &Arc<Scope>,
+    opened: &Opened,
+    draft: &Draft<'_>,
+    what: &str,
+) -> Result<()> {
+    let (state, schema) = (scope.state(), draft.schema());
+    for kept in policy::policies(opened)? {
+        let terms = cleanse::compile::Terms {
+            state: &state,
+            table: &opened.name,
+            schema: &schema,
+            partition_columns: &draft.metadata.partition_columns,
+        };
+        if let Err(error) = policy::compiles(terms, &kept).await {
+            let clause = sql::policy_clause(&kept);
+            return Err(Error::invalid(format!(
+                "{what}: cleanse policy {} ({clause}) uses it",
+                kept.name
+            ))
+            .with_detail(error.message().to_owned())
+            .with_hint(format!(
+                "DROP CLEANSE POLICY {} ON {} first",
+                sql::quoted(&kept.name),
+                opened.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a draft under which a view or function that works now would not. One that is broken already stands in

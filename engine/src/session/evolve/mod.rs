@@ -3,12 +3,13 @@
 //!
 //! - `edit`: a column found by its path
 //! - `draft`: the next metadata, and the features of the protocol it needs
-//! - `dependants`: constraints, rules and views, which a change must leave working
+//! - `dependants`: constraints, rules, policies and views, which a change must leave working
 
 mod dependants;
 mod draft;
 mod edit;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
@@ -169,6 +170,8 @@ pub(super) async fn alter(
                 exclusive = true;
             }
             target.replace(&mut draft, |field| Ok(field.with_nullable(nullable)))?;
+            let what = format!("{target} cannot become NOT NULL");
+            dependants::policies(scope, opened, &draft, &what).await?;
         }
         ColumnChange::Default(Some(_)) if !target.parent.is_empty() => {
             return Err(no_default(&target.to_string()));
@@ -180,6 +183,30 @@ pub(super) async fn alter(
         ColumnChange::Comment(text) => target.replace(&mut draft, |field| {
             Ok(delta::with_comment(field, Some(&text)))
         })?,
+        ColumnChange::SetTag(tag) => {
+            target.may_have(&tag)?;
+            let mut tags: BTreeSet<&str> = delta::tags(&old).into_iter().collect();
+            if !tags.insert(&tag) {
+                return Ok(());
+            }
+            target.replace(&mut draft, |field| Ok(delta::with_tags(field, &tags)))?;
+            let what = format!("{target} cannot get the tag {tag}");
+            dependants::policies(scope, opened, &draft, &what).await?;
+        }
+        ColumnChange::UnsetTag(tag) => {
+            let mut tags: BTreeSet<&str> = delta::tags(&old).into_iter().collect();
+            if !tags.remove(tag.as_str()) {
+                let missing = Error::new(
+                    ErrorKind::NotFound,
+                    format!("{target} does not have the tag {tag}"),
+                );
+                return Err(match sql::nearest(&tag, tags) {
+                    Some(near) => missing.with_hint(format!("did you mean {near}?")),
+                    None => missing,
+                });
+            }
+            target.replace(&mut draft, |field| Ok(delta::with_tags(field, &tags)))?;
+        }
         ColumnChange::Place(place) => {
             target.edit(&mut draft, |fields| {
                 let from = target.find(fields)?;
@@ -291,6 +318,23 @@ impl<'a> Target<'a> {
                 .snapshot
                 .partition_columns()
                 .contains(&self.name)
+    }
+
+    /// Refuses tags where nobody would heed them.
+    fn may_have(&self, tag: &str) -> Result<()> {
+        if !self.parent.is_empty() {
+            return Err(Error::unsupported(format!(
+                "{self} cannot get the tag {tag}: only columns of the table can, not fields of structs"
+            ))
+            .with_hint(format!("tag column {} as a whole", self.root())));
+        }
+        if tag == delta::PERSONAL && self.partitions() {
+            return Err(Error::invalid(format!(
+                "{self} cannot get the tag {tag}: the table is partitioned by it, so its values are in the log and in \
+                 the names of files"
+            )));
+        }
+        Ok(())
     }
 
     fn taken(&self, column: &str) -> Error {

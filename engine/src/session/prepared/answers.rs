@@ -6,7 +6,7 @@
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast::ObjectName;
 
-use super::super::{listing, maintain, quality, suggest};
+use super::super::{cleanse, listing, maintain, policy, quality, suggest};
 use crate::sql::{Show, Statement};
 
 /// The columns of a statement whose answer has the same ones whatever it is about.
@@ -17,10 +17,13 @@ pub(super) fn columns(statement: &Statement) -> Option<SchemaRef> {
         Statement::Vacuum(_) => maintain::vacuumed().schema(),
         Statement::Restore(_) => maintain::restored().schema(),
         Statement::Analyze { .. } => maintain::analyzed().schema(),
+        Statement::Cleanse(_) => cleanse::cleansed().schema(),
+        Statement::VerifyErasure { .. } => cleanse::verified().schema(),
         Statement::CheckTable(_) => quality::checked().schema(),
         Statement::ExplainQuality(_) => quality::explained().schema(),
         Statement::SuggestConstraints { .. } => suggest::columns().schema(),
         Statement::Show(Show::Functions { .. }) => listing::columns().schema(),
+        Statement::Show(Show::Policies { .. }) => policy::shown().schema(),
         _ => return None,
     })
 }
@@ -32,6 +35,8 @@ pub(super) fn table(statement: &Statement) -> Option<&ObjectName> {
         Statement::Vacuum(vacuum) => Some(&vacuum.table),
         Statement::Restore(restore) => Some(&restore.table),
         Statement::Analyze { table } | Statement::SuggestConstraints { table } => Some(table),
+        Statement::Cleanse(cleanse) => Some(&cleanse.table),
+        Statement::VerifyErasure { table, .. } => Some(table),
         Statement::CheckTable(check) => Some(&check.table),
         _ => None,
     }

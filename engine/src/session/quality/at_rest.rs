@@ -11,6 +11,9 @@ use datafusion::physical_plan::execute_stream_partitioned;
 use futures::TryStreamExt;
 
 use crate::answer::Answer;
+use crate::cleanse;
+use crate::cleanse::apply::Running;
+use crate::cleanse::mask::Masks;
 use crate::error::{Error, Result};
 use crate::quality::compile::{Compiled, Terms, compile};
 use crate::quality::evaluate::Evaluation;
@@ -18,7 +21,7 @@ use crate::quality::past::Past;
 use crate::quality::record::RuleResult;
 use crate::quality::rule::{OnNull, Rule};
 use crate::session::scope::{Opened, Scope};
-use crate::session::{constraint, show};
+use crate::session::{constraint, policy, show};
 use crate::sql::{self, At, CheckTable};
 use crate::table::mapping;
 use crate::table::meta::Columns;
@@ -119,12 +122,31 @@ async fn asked(
         partitioning: &partitioning,
         checks: &checks,
     };
-    let compiled = Arc::new(compile(terms, rules, false).await?);
+    let compiled = compile(terms, rules, false).await?;
     if compiled.is_empty() {
         return Ok(Vec::new());
     }
+    // What was taken from a row is no more to blame at rest than it was when the row was written.
+    let terms = cleanse::compile::Terms {
+        state: &state,
+        table: &opened.name,
+        schema: &schema,
+        partition_columns: snapshot.partition_columns(),
+    };
+    let cleansing = match snapshot.version == opened.snapshot.version {
+        true => cleanse::compile::compile(terms, &policy::policies(opened)?).await?,
+        // The columns may have been others.
+        false => cleanse::compile::compile(terms, &[]).await?,
+    };
+    let masks = Masks::new(cleansing.touched(), schema.fields().len());
+    let compiled = Arc::new(compiled.masked(masks));
+    let running = match cleansing.touched().is_empty() {
+        true => None,
+        false => Some(Running::begin(&Arc::new(cleansing), &state.task_ctx()).await?),
+    };
     let rows = opened.handle.provider(&opened.name, Arc::clone(snapshot));
-    evaluated(scope, opened, Arc::new(rows), &compiled).await
+    let running = running.map(Arc::new);
+    evaluated(scope, opened, Arc::new(rows), &compiled, running).await
 }
 
 async fn evaluated(
@@ -132,6 +154,7 @@ async fn evaluated(
     opened: &Opened,
     rows: Arc<dyn TableProvider>,
     compiled: &Arc<Compiled>,
+    cleansing: Option<Arc<Running>>,
 ) -> Result<Vec<RuleResult>> {
     let state = scope.state();
     let name = TableReference::partial(opened.schema.as_str(), opened.table.as_str());
@@ -143,9 +166,13 @@ async fn evaluated(
     let streams = execute_stream_partitioned(plan, context)?;
     for (number, mut batches) in streams.into_iter().enumerate() {
         let mut worker = evaluation.worker(number)?;
+        let cleansing = cleansing.clone();
         workers.spawn(async move {
             while let Some(batch) = batches.try_next().await? {
-                worker.count(&batch)?;
+                match &cleansing {
+                    Some(running) => worker.count(&running.marked(&batch)?)?,
+                    None => worker.count(&batch)?,
+                }
             }
             worker.finish()
         });

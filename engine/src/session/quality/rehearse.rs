@@ -6,19 +6,22 @@ use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::answer::Answer;
+use crate::cleanse::record::PolicyResult;
 use crate::error::{Error, Result};
 use crate::quality::failure::{FAILURES, OWN};
 use crate::quality::record::RuleResult;
 use crate::session::scope::Scope;
 use crate::session::show;
+use crate::shown::HIDDEN;
 use crate::sql::Statement;
 use crate::table::meta::Columns;
+use crate::table::schema::personal;
 use crate::write::sink::{Rehearsal, WriteExec};
 
 /// A line of the answer.
 #[derive(Debug, Clone, Default)]
 pub(in crate::session) struct Line {
-    /// `received`, `written`, `dropped`, `quarantined`, `refused`; `rule`; `row` for a sample.
+    /// `received`, `erased`, `written`, `dropped`, `quarantined`, `refused`; `policy`; `rule`; `row` for a sample.
     what: &'static str,
     rule: Option<String>,
     action: Option<&'static str>,
@@ -63,6 +66,10 @@ fn lines(found: &Rehearsal) -> Result<Vec<Line>> {
         count("dropped", report.rows_dropped),
         count("quarantined", report.rows_quarantined),
     ];
+    if !report.policies.is_empty() {
+        lines.insert(1, count("erased", report.rows_erased));
+    }
+    lines.extend(report.policies.iter().map(of_policy));
     lines.extend(found.refused.as_ref().map(|error| Line {
         what: "refused",
         detail: Some(error.message().to_owned()),
@@ -73,6 +80,16 @@ fn lines(found: &Rehearsal) -> Result<Vec<Line>> {
         of_rows(batch, &mut lines)?;
     }
     Ok(lines)
+}
+
+fn of_policy(result: &PolicyResult) -> Line {
+    Line {
+        what: "policy",
+        rule: Some(result.policy.clone()),
+        rows: Some(result.rows_matched),
+        detail: (!result.notes.is_empty()).then(|| result.notes.join("; ")),
+        ..Line::default()
+    }
 }
 
 fn of_rule(result: &RuleResult) -> Line {
@@ -105,7 +122,7 @@ fn of_rows(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
     for (field, column) in schema.fields().iter().zip(batch.columns()) {
         if !OWN.contains(&field.name().as_str()) {
             let shown = ArrayFormatter::try_new(column, &options).map_err(broken)?;
-            columns.push((field.name(), shown));
+            columns.push((field, shown));
         }
     }
     let failures = batch
@@ -113,7 +130,10 @@ fn of_rows(batch: &RecordBatch, lines: &mut Vec<Line>) -> Result<()> {
         .and_then(|of| of.as_list_opt::<i32>());
     for row in 0..batch.num_rows() {
         let values = columns.iter();
-        let values = values.map(|(name, shown)| format!("{name} = {}", shown.value(row)));
+        let values = values.map(|(field, shown)| match personal(field) {
+            true => format!("{} = {HIDDEN}", field.name()),
+            false => format!("{} = {}", field.name(), shown.value(row)),
+        });
         let values: Vec<String> = values.collect();
         let rules = failures.map(|of| {
             let of = of.value(row);

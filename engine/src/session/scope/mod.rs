@@ -6,8 +6,10 @@
 //! | `travel` | the versions that clauses and functions choose |
 //! | `missing` | what is said of names that stand for nothing |
 //! | `names` | the same names, as DataFusion's catalogs ask for them |
+//! | `information` | `information_schema` |
 //! | `literals` | literals the planner would read otherwise |
 
+mod information;
 mod literals;
 mod missing;
 mod names;
@@ -40,7 +42,7 @@ use crate::sql;
 use crate::table::handle::Table;
 use crate::table::snapshot::Snapshot;
 use crate::table::versioned::VersionedTable;
-use crate::table::{mapping, protocol};
+use crate::table::{erased, mapping, protocol};
 use crate::write::target::WriteTarget;
 
 /// Snapshots by schema and name of their table.
@@ -233,6 +235,35 @@ impl Scope {
         ))
     }
 
+    /// The error of a statement whose files were taken away while it read them, for it to be run again; any other
+    /// as it is.
+    pub(in crate::session) async fn overtaken(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Corrupt {
+            return error;
+        }
+        let pins: Vec<_> = self.snapshots.lock().clone().into_iter().collect();
+        for ((schema, table), pinned) in pins {
+            let Ok((entry, full)) = self.table_entry(&schema, &table) else {
+                continue;
+            };
+            let Ok(handle) = self.engine.table(entry) else {
+                continue;
+            };
+            let Ok(newest) = handle.pin(&full).await else {
+                continue;
+            };
+            if erased::of(&newest).is_some_and(|erased| pinned.version < erased.first) {
+                let version = pinned.version;
+                return Error::new(
+                    ErrorKind::Conflict,
+                    format!("version {version} of table {full} was erased by CLEANSE TABLE .. ERASE while the statement read it"),
+                )
+                .with_source(error);
+            }
+        }
+        error
+    }
+
     /// The newest snapshot of a table, for a statement about the table itself.
     pub(in crate::session) async fn open(&self, name: &ast::ObjectName) -> Result<Opened> {
         let (schema, table) = self.place(name)?;
@@ -256,7 +287,7 @@ impl Scope {
         operation: &'static str,
     ) -> Result<VersionedTable> {
         protocol::check_writable(&opened.name, &opened.snapshot)?;
-        self.engine.sweep_once(&opened.handle);
+        self.engine.sweep_once(&opened.handle, &opened.name);
         let target = self.target(
             &opened.name,
             Arc::clone(&opened.handle),
@@ -302,7 +333,7 @@ impl Scope {
 }
 
 /// A table opened for a statement about it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::session) struct Opened {
     /// `schema.table`
     pub name: String,

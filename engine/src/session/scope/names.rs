@@ -13,6 +13,7 @@ use datafusion::logical_expr::TableType;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::Scope;
+use super::information::Information;
 use crate::catalog;
 use crate::catalog::entry::Relation;
 use crate::error::Error;
@@ -48,6 +49,10 @@ impl CatalogProvider for LakeNames {
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        if name == catalog::INFORMATION_SCHEMA {
+            let catalogs = Arc::new(Names(Arc::clone(&self.0)));
+            return Some(Arc::new(Information::new(&self.0, catalogs)));
+        }
         self.0.pinned.catalog.schemas.contains_key(name).then(|| {
             Arc::new(SchemaNames {
                 scope: Arc::clone(&self.0),

@@ -136,6 +136,16 @@ const WORDS: &[&str] = &[
     "REPLAY",
     "SUGGEST",
     "CONSTRAINTS",
+    "CLEANSE",
+    "POLICY",
+    "POLICIES",
+    "NULLIFY",
+    "TAGGED",
+    "TAG",
+    "ROWS",
+    "ERASE",
+    "VERIFY",
+    "ERASURE",
     "t",
     "a",
     "b",
@@ -260,6 +270,10 @@ const WHOLE: &[&str] = &[
     "EXPLAIN QUALITY INSERT INTO t SELECT * FROM u VERSION AS OF 3",
     "REPLAY QUARANTINE s.t SET a = abs(a), b = DEFAULT WHERE _id IN (SELECT x FROM u) AND a < 0",
     "SUGGEST CONSTRAINTS FOR TABLE s.t",
+    "CREATE OR REPLACE CLEANSE POLICY p ON s.t KEY (a, \"b\") IN (WITH c AS (SELECT x, y FROM u) SELECT x, y FROM c WHERE y > now() - INTERVAL '1 day') SET (d = '', e = -1, f = DATE '1970-01-01')",
+    "CREATE CLEANSE POLICY p ON t COLUMNS TAGGED pii NULLIFY",
+    "CLEANSE TABLE s.t POLICY \"p\" ERASE DRY RUN",
+    "ALTER TABLE t ALTER COLUMN a SET TAG pii",
 ];
 
 /// Words, numbers, quoted text and signs, each with the white space before it.

@@ -1,8 +1,8 @@
 //! What rules and the statements about them mean, and what they may not say.
 
 use super::super::*;
-use super::{error, invalid, of, read, unsupported};
-use crate::error::{Error, ErrorKind};
+use super::{error, invalid, message, of, read, unsupported};
+use crate::error::ErrorKind;
 use crate::quality::rule::{OnNull, OnViolation, Over, Rule, RuleKind};
 
 fn action(sql: &str) -> AlterAction {
@@ -21,14 +21,6 @@ fn added(clause: &str) -> (Rule, bool) {
 
 fn expects(name: &str, condition: &str) -> Rule {
     Rule::new(name, condition)
-}
-
-/// The statement is refused with exactly this message, at a place.
-fn message(sql: &str, words: &str) -> Error {
-    let error = error(sql);
-    assert_eq!(error.message(), words, "{sql}");
-    assert!(error.position().is_some(), "{sql}\n{error}");
-    error
 }
 
 #[test]

@@ -20,8 +20,8 @@ use serde_json::Value;
 
 use super::super::actions::{Action, CommitInfo};
 use super::super::log::{self, Commit};
-use super::super::prune;
-use super::super::snapshot::TableRoot;
+use super::super::snapshot::{Snapshot, TableRoot};
+use super::super::{erased, prune};
 use super::column::Columns;
 use crate::write::report::WriteReport;
 
@@ -144,17 +144,19 @@ pub(super) fn of_versions(filter: &Expr) -> bool {
     prune::decided_by(filter, &[VERSION])
 }
 
-/// The commits up to `newest` that the filters accept.
+/// The commits up to `snapshot` that the filters accept.
 pub(super) async fn scan(
     session: &dyn Session,
     root: &TableRoot,
-    newest: u64,
+    snapshot: &Snapshot,
     projection: Option<&Vec<usize>>,
     filters: &[Expr],
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
+    // Of versions that were erased, the log only keeps the place.
+    let first = erased::of(snapshot).map_or(0, |erased| erased.first);
     let mut versions = log::list(root, 0).await?.commits;
-    versions.retain(|version| *version <= newest);
+    versions.retain(|version| (first..=snapshot.version).contains(version));
     versions.reverse();
     if let Some(filter) = conjunction(filters.iter().cloned()) {
         let kept = prune::accepts(session, &batch(&versions)?, filter)?;

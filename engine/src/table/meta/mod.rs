@@ -8,6 +8,7 @@
 //! | `partitions` | `t$partitions` | the live files with the same partition values |
 //! | `properties` | `t$properties` | a property, or a feature of the protocol |
 //! | `constraints` | `t$constraints` | a CHECK, NOT NULL or rule |
+//! | `policies` | `t$policies` | a cleanse policy, and where it last found something |
 //! | `quality` | `t$quality` | what a write said of a rule |
 //! | `metrics` | `t$metrics` | a number about the rows of a write |
 //! | `quarantine` | `t$quarantine` | a row that a rule kept out of the table |
@@ -24,6 +25,7 @@ mod history;
 mod lenient;
 mod metrics;
 mod partitions;
+mod policies;
 mod properties;
 mod quality;
 mod quarantine;
@@ -54,10 +56,11 @@ pub(crate) enum Kind {
     Quality,
     Metrics,
     Quarantine,
+    Policies,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::History,
         Self::Files,
         Self::Partitions,
@@ -66,6 +69,7 @@ impl Kind {
         Self::Quality,
         Self::Metrics,
         Self::Quarantine,
+        Self::Policies,
     ];
 
     /// What stands behind the table's name and a `$`.
@@ -79,6 +83,7 @@ impl Kind {
             Self::Quality => "quality",
             Self::Metrics => "metrics",
             Self::Quarantine => "quarantine",
+            Self::Policies => "policies",
         }
     }
 
@@ -109,6 +114,7 @@ impl MetadataTable {
             Kind::Quality => quality::columns().schema(),
             Kind::Metrics => metrics::columns().schema(),
             Kind::Quarantine => quarantine::schema(&snapshot),
+            Kind::Policies => policies::columns().schema(),
         };
         Self {
             kind,
@@ -179,8 +185,8 @@ impl TableProvider for MetadataTable {
         let snapshot = &self.snapshot;
         match self.kind {
             Kind::History => {
-                let (version, root) = (snapshot.version, &self.root);
-                history::scan(session, root, version, projection, filters, limit).await
+                let root = &self.root;
+                history::scan(session, root, snapshot, projection, filters, limit).await
             }
             Kind::Files => {
                 let files = snapshot.files.values().cloned();
@@ -209,6 +215,10 @@ impl TableProvider for MetadataTable {
             Kind::Quarantine => {
                 let rows = QuarantineTable::new(Arc::clone(snapshot), self.root.clone());
                 rows.scan(session, projection, filters, limit).await
+            }
+            Kind::Policies => {
+                let policies = policies::of(snapshot, &self.root).await?;
+                of_memory(policies::columns(), policies, projection, limit)
             }
         }
     }

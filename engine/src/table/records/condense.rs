@@ -11,6 +11,7 @@ use object_store::ObjectStoreExt;
 
 use super::segments::{self, Segment};
 use super::{READ_AHEAD, Record, of};
+use crate::cleanse::policy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::quality::rule;
 use crate::table::handle::Table;
@@ -18,7 +19,12 @@ use crate::table::log;
 use crate::table::snapshot::{Snapshot, TableRoot};
 
 /// How the properties begin through which a table asks something of its rows.
-const ASKS: [&str; 3] = [rule::PROPERTY, rule::PROFILE, rule::QUARANTINE_INVALID];
+const ASKS: [&str; 4] = [
+    rule::PROPERTY,
+    rule::PROFILE,
+    rule::QUARANTINE_INVALID,
+    policy::PROPERTY,
+];
 
 /// Segments grow by merging up to this many bytes, which are in memory when they are read.
 const LARGEST_BYTES: u64 = 16 << 20;
@@ -102,7 +108,7 @@ async fn of_commits(
         .map(|version| async move { Ok::<_, Error>((version, log::read(root, version).await?)) })
         .buffered(READ_AHEAD)
         .boxed();
-    let mut records = Vec::new();
+    let (mut records, mut erased) = (Vec::new(), None);
     while let Some((version, commit)) = commits.try_next().await? {
         // A segment without it would hide the one that whoever deleted it has written.
         let commit = commit.ok_or_else(|| {
@@ -114,7 +120,22 @@ async fn of_commits(
                 ),
             )
         })?;
+        erased = erased.or(commit.is_erased().then_some(version));
         records.extend(of(&commit));
+    }
+    // Whoever erased it has put its record into a segment before, unless it had none.
+    if let Some(version) = erased
+        && segments::around(root, &(version..=version))
+            .await?
+            .is_some()
+    {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "table {}: commit {version} was erased while its record was read",
+                root.url()
+            ),
+        ));
     }
     Ok(records)
 }

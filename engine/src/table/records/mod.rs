@@ -11,6 +11,7 @@
 //! - `condense`: from commits to segments
 //! - `refused`: records of writes that rules kept from being committed
 //! - `quarantine`: from records to the files that hold quarantined rows, and the rows taken out of them again
+//! - `redact`: records without what they say of values
 //! - `purged`: how far back quarantined rows have been deleted
 //! - `lineage`: which of the writes made the table what it is
 //!
@@ -24,6 +25,7 @@ mod condense;
 mod lineage;
 mod purged;
 mod quarantine;
+mod redact;
 mod refused;
 mod segments;
 
@@ -43,6 +45,7 @@ pub(crate) use self::purged::purge;
 pub(crate) use self::quarantine::{
     QUARANTINE, Quarantined, named, quarantine, quarantine_folder, replayed,
 };
+pub(crate) use self::redact::{Forget, redact};
 pub(crate) use self::refused::{refuse, refused, refused_until};
 use self::segments::Segment;
 use super::log::{self, Commit};
@@ -85,6 +88,7 @@ impl Record {
     fn speaks(&self) -> bool {
         !(self.report.rules.is_empty()
             && self.report.metrics.is_empty()
+            && self.report.policies.is_empty()
             && self.quarantine.is_empty()
             && self.replayed.is_empty())
     }
@@ -304,8 +308,8 @@ async fn of_log(
     let mut records = Vec::new();
     while let Some(commit) = commits.try_next().await? {
         match commit {
-            Some(commit) => records.extend(of(&commit)),
-            None => return Err(damage),
+            Some(commit) if !commit.is_erased() => records.extend(of(&commit)),
+            _ => return Err(damage),
         }
     }
     Ok(records)

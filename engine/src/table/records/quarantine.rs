@@ -11,7 +11,7 @@ use roaring::RoaringTreemap;
 use super::lineage::Lineage;
 use super::{every, folder, purged};
 use crate::error::{Error, Result};
-use crate::quality::record::{Replayed, SideFile};
+use crate::quality::record::{Origin, Replayed, SideFile};
 use crate::table::snapshot::TableRoot;
 
 /// A file of quarantined rows.
@@ -67,13 +67,22 @@ pub(crate) async fn quarantine(
         let Some(version) = record.version else {
             continue;
         };
-        let (at_ms, here) = (record.at_ms, record.quarantine.into_iter().rev());
-        files.extend(here.map(|file| Quarantined {
-            gone: gone.remove(&file.path).unwrap_or_default(),
-            file,
+        let write = Origin {
             version,
-            at_ms,
-        }));
+            at_ms: record.at_ms,
+        };
+        for file in record.quarantine.into_iter().rev() {
+            let Origin { version, at_ms } = file.origin.unwrap_or(write);
+            let gone = gone.remove(&file.path).unwrap_or_default();
+            if at_ms > past_ms {
+                files.push(Quarantined {
+                    file,
+                    version,
+                    at_ms,
+                    gone,
+                });
+            }
+        }
     }
     files.reverse();
     for found in &files {
@@ -100,11 +109,12 @@ pub(crate) async fn named(
     // Old versions have their quarantine, also of a table that was replaced since.
     let mut records = every(root, newest, 0);
     while let Some(record) = records.try_next().await? {
-        let which = match record.at_ms <= past_ms {
-            true => &mut past,
-            false => &mut kept,
-        };
         for file in &record.quarantine {
+            let at_ms = file.origin.map_or(record.at_ms, |origin| origin.at_ms);
+            let which = match at_ms <= past_ms {
+                true => &mut past,
+                false => &mut kept,
+            };
             which.insert(root.locate(&file.path)?);
         }
     }

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::quarantine::rows_of;
 use super::*;
 use crate::clock::Ambient;
-use crate::quality::record::MetricValue;
+use crate::quality::record::{MetricValue, Origin};
 use crate::quality::rule::Over;
 use crate::table::actions::{CommitInfo, Marker, Metadata, Protocol};
 use crate::table::handle::Table;
@@ -95,6 +95,7 @@ fn side(path: &str, rows: u64) -> SideFile {
         path: format!("_selvedge/quarantine/{path}.parquet"),
         rows,
         bytes: 1,
+        origin: None,
     }
 }
 
@@ -536,4 +537,75 @@ fn retention_of_quarantine_is_ninety_days_unless_the_table_says() {
     let shorter = [(retention::QUARANTINE, "interval 1 hour")];
     assert_eq!(past(&shorter).unwrap(), now_ms - retention::HOUR_MS);
     assert!(past(&[(retention::QUARANTINE, "soon")]).is_err());
+}
+
+#[tokio::test]
+async fn rows_in_another_file_are_those_of_the_write_they_came_from() {
+    let root = root();
+    let quarantined = |quarantine: Vec<SideFile>, replayed: Vec<Replayed>| Marker {
+        quarantine,
+        replayed,
+        ..silent()
+    };
+    commit(&root, 0, quarantined(vec![side("a", 3)], vec![])).await;
+    let origin = Origin {
+        version: 0,
+        at_ms: at(0),
+    };
+    let moved = SideFile {
+        origin: Some(origin),
+        ..side("b", 2)
+    };
+    let taken = taken("a", 0..3);
+    commit(&root, 1, quarantined(vec![moved.clone()], vec![taken])).await;
+    let found = quarantine(&root, 1, i64::MIN).await.unwrap();
+    let expected = Quarantined {
+        file: moved,
+        version: 0,
+        at_ms: at(0),
+        gone: RoaringTreemap::new(),
+    };
+    assert_eq!(found, [expected]);
+    // They are as old as they were.
+    assert!(quarantine(&root, 1, at(0)).await.unwrap().is_empty());
+    let (past, kept) = named(&root, 1, at(0)).await.unwrap();
+    assert_eq!((past.len(), kept.len()), (2, 0));
+}
+
+#[tokio::test]
+async fn redacted_records_say_nothing_of_values_and_still_name_files() {
+    let root = root();
+    let table = table(&root);
+    let mut marker = measured(3);
+    let report = marker.report.as_mut().unwrap();
+    let greatest = MetricValue {
+        metric: "max(email)".into(),
+        column: Some("email".into()),
+        value: Some("a@b".into()),
+        ..report.metrics[0].clone()
+    };
+    report.metrics.push(greatest);
+    marker.quarantine = vec![side("a", 1)];
+    commit(&root, 0, marker).await;
+    commit(&root, 1, silent()).await;
+    let email = Forget::Columns(["email".to_owned()].into());
+    for _ in 0..2 {
+        redact(&table, 2, &email).await.unwrap();
+        let records: Vec<Record> = newest_first(&root, 1).try_collect().await.unwrap();
+        let [record] = records.as_slice() else {
+            panic!("{records:?}")
+        };
+        let metrics = record.report.metrics.iter();
+        let metrics: Vec<&str> = metrics.map(|of| of.metric.as_str()).collect();
+        assert_eq!(metrics, ["count(*)"]);
+        assert_eq!(record.quarantine, [side("a", 1)]);
+        // The commits go; what they said is in the segment.
+        for version in 0..2 {
+            let read = log::read(&root, version).await.unwrap().unwrap();
+            let path = log::commit_path(&root, version);
+            let hollow = log::hollow(&read).unwrap();
+            root.store.put(&path, hollow.into()).await.unwrap();
+        }
+    }
+    assert_eq!(quarantine(&root, 1, i64::MIN).await.unwrap().len(), 1);
 }

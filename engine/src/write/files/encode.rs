@@ -24,7 +24,7 @@ use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::{ColumnPath, TypePtr};
+use parquet::schema::types::{ColumnPath, SchemaDescriptor, TypePtr};
 use tokio::sync::mpsc;
 
 use super::nan::{self, NanLeaves};
@@ -86,6 +86,15 @@ impl Format {
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_statistics_truncate_length(Some(STRING_BYTES))
             .set_dictionary_enabled(rows >= DICTIONARY_ROWS);
+        let leaves = SchemaDescriptor::new(Arc::clone(&self.parquet));
+        for leaf in leaves.columns() {
+            let path = leaf.path();
+            let column = path.parts().first();
+            if column.is_some_and(|column| self.stats.discreet().contains(column)) {
+                let none = EnabledStatistics::None;
+                properties = properties.set_column_statistics_enabled(path.clone(), none);
+            }
+        }
         if rows >= DICTIONARY_ROWS
             && let Some(first) = sample.iter().max_by_key(|b| b.num_rows())
         {

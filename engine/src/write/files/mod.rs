@@ -169,6 +169,15 @@ impl FileSink {
         self.held(inputs, &context).await
     }
 
+    /// Writes `rows`, in their order; as [`Self::write`].
+    pub(crate) async fn write_rows(
+        &self,
+        rows: SendableRecordBatchStream,
+        context: &TaskContext,
+    ) -> Result<Written> {
+        self.hold_rows(rows, context).await.map(Held::keep)
+    }
+
     /// Writes `rows`, in their order; as [`Self::hold`].
     pub(crate) async fn hold_rows(
         &self,

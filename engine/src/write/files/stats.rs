@@ -18,6 +18,7 @@ use parquet::file::statistics::Statistics;
 use super::nan::NanLeaves;
 use crate::error::{Error, Result};
 use crate::table::actions::Metadata;
+use crate::table::schema::personal;
 
 /// Characters of a string bound, as in Delta.
 const STRING_CHARACTERS: usize = 32;
@@ -32,6 +33,8 @@ const DEFAULT_NUM_INDEXED: usize = 32;
 #[derive(Debug)]
 pub(super) struct StatsPlan {
     columns: Vec<Column>,
+    /// Columns of the file that tell something of a person: bounds are values.
+    discreet: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,8 @@ struct Column {
     /// Leaf of the Parquet schema.
     leaf: usize,
     kind: Kind,
+    /// Whether no value of it is to be told.
+    discreet: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -91,7 +96,21 @@ impl StatsPlan {
         } else if let Some(count) = num_indexed(metadata)? {
             columns.truncate(count);
         }
-        Ok(Self { columns })
+        let told = |at: usize| named.get(at).is_some_and(|field| personal(field));
+        for column in &mut columns {
+            column.discreet = column.position.first().is_some_and(|at| told(*at));
+        }
+        let fields = schema.fields().iter().enumerate();
+        let discreet = fields.filter(|(at, _)| told(*at));
+        Ok(Self {
+            columns,
+            discreet: discreet.map(|(_, field)| field.name().clone()).collect(),
+        })
+    }
+
+    /// Columns of the file, as it calls them, of whose values its footer is to tell nothing.
+    pub(super) fn discreet(&self) -> &[String] {
+        &self.discreet
     }
 
     /// Nothing seen yet.
@@ -102,7 +121,7 @@ impl StatsPlan {
     /// Looks at rows on their way into a file.
     pub(super) fn observe(&self, batch: &RecordBatch, seen: &mut [Seen]) {
         for (column, seen) in self.columns.iter().zip(seen) {
-            if column.kind == Kind::Repeated {
+            if column.counts_nulls() {
                 let nulls = nulls(batch, &column.position);
                 seen.nulls += nulls.map_or(0, |n| n.null_count() as u64);
             }
@@ -121,15 +140,18 @@ impl StatsPlan {
         let mut nulls = Vec::new();
         let mut nans = Vec::new();
         for (column, seen) in self.columns.iter().zip(seen) {
-            let count = match column.kind {
-                Kind::Repeated => Some(seen.nulls),
-                _ => null_count(footer, column.leaf),
+            let count = match column.counts_nulls() {
+                true => Some(seen.nulls),
+                false => null_count(footer, column.leaf),
             };
             if let Some(count) = count {
                 nulls.push((column.path.as_slice(), count.to_string()));
             }
             if column.kind == Kind::Float && !nan.contains(&column.leaf) {
                 nans.push((column.path.as_slice(), "0".to_owned()));
+            }
+            if column.discreet {
+                continue;
             }
             let [least, most] = bounds(footer, column.leaf);
             if let Some(text) = least.and_then(|b| b.json(column.kind, Side::Min)) {
@@ -150,6 +172,13 @@ impl StatsPlan {
             object(&max, 0),
             object(&nulls, 0)
         )
+    }
+}
+
+impl Column {
+    /// Whether the footer does not.
+    fn counts_nulls(&self) -> bool {
+        self.kind == Kind::Repeated || self.discreet
     }
 }
 
@@ -250,6 +279,7 @@ fn collect(
                 position: position.clone(),
                 leaf: *leaf,
                 kind: kind(field.data_type()),
+                discreet: false,
             });
             *leaf += leaves(field.data_type());
         }

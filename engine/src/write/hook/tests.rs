@@ -105,9 +105,9 @@ fn stage(partitions: &[Vec<RecordBatch>], hooks: &[Arc<dyn WriteHookSupplier>]) 
         quarantines_invalid: false,
     };
     let input = MemorySourceConfig::try_new_exec(partitions, schema(), None).unwrap();
-    let validated = Received::rows(input).validate(Arc::new(rules)).unwrap();
-    let hooked = validated.hooks(hooks, &context()).unwrap();
-    hooked.check(Compiled::none(schema()))
+    let validated = Received::rows(input).validate(Arc::new(rules), None);
+    let hooked = validated.unwrap().hooks(hooks, &context()).unwrap();
+    hooked.cleanse().check(Compiled::none(schema()))
 }
 
 async fn run(stage: &Checked) -> Result<(usize, Settled), String> {

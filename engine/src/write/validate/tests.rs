@@ -80,10 +80,11 @@ fn stage(partitions: &[Vec<RecordBatch>]) -> Checked {
     let context =
         crate::WriteContext::new("shop.orders", Arc::clone(&rules().schema), "WRITE", 0, None);
     Received::rows(input)
-        .validate(rules())
+        .validate(rules(), None)
         .unwrap()
         .hooks(&[], &context)
         .unwrap()
+        .cleanse()
         .check(Compiled::none(Arc::clone(&rules().schema)))
 }
 
@@ -252,7 +253,7 @@ fn explain_shows_the_stage() {
 fn what_no_row_can_satisfy_is_refused_when_planned() {
     let plan = |schema: Schema| {
         let input = MemorySourceConfig::try_new_exec(&[vec![]], Arc::new(schema), None).unwrap();
-        Received::rows(input).validate(rules()).unwrap_err()
+        Received::rows(input).validate(rules(), None).unwrap_err()
     };
     let error = plan(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
     assert_eq!(

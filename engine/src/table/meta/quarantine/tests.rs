@@ -85,6 +85,7 @@ impl Lake {
             path: path.clone(),
             rows: rows as u64,
             bytes: bytes.len() as u64,
+            origin: None,
         };
         let location = self.root.locate(&path).unwrap();
         self.root.store.put(&location, bytes.into()).await.unwrap();

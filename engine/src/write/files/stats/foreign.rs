@@ -38,6 +38,9 @@ impl StatsPlan {
             if let Some(count) = counts {
                 nulls.push((path, count.to_string()));
             }
+            if column.discreet {
+                continue;
+            }
             for (side, found) in [(Side::Min, &mut min), (Side::Max, &mut max)] {
                 if let Some(text) = bound(column, &leaves[leaf], chunks(), side) {
                     found.push((path, text));

@@ -1,0 +1,139 @@
+//! The rules about cleansing, each under its number.
+//!
+//! | rule | file | test |
+//! | --- | --- | --- |
+//! | C1 the past is erased too, and says so | erase.rs | c1_versions_that_held_a_row_are_gone_and_say_why |
+//! | C2 a value is left nowhere | bytes.rs | c2_no_byte_of_a_value_is_left |
+//! | C3 cleansing is no change of the table | rest.rs | c3_cleansing_is_no_change_that_anyone_is_told_of |
+//! | C4 what is sent again stays erased | write.rs | c4_a_key_that_is_sent_again_stays_erased |
+//! | C5 cells that cannot be taken away | write.rs | c5_a_policy_that_cannot_be_kept_is_refused_when_it_is_declared |
+//! | C6 keys that match nothing | write.rs | c6_keys_are_compared_by_type_and_counted |
+//! | Q5 rules and metrics know what was taken away | write.rs | q5_cells_that_were_taken_away_are_asked_by_no_rule |
+
+mod bytes;
+mod crash;
+mod doors;
+mod erase;
+mod meet;
+mod rest;
+mod shown;
+mod verify;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::Array;
+use datafusion::arrow::util::display::array_value_to_string;
+use object_store::ObjectStore;
+use selvedge_engine::{Engine, Error, PolicyResult, Session, Settings, WriteReport};
+
+use crate::support::{query, render};
+
+/// A session of a lake in memory.
+async fn session() -> Session {
+    Engine::builder("memory:///")
+        .open()
+        .await
+        .unwrap()
+        .session()
+}
+
+/// An engine on a store.
+async fn open(store: Arc<dyn ObjectStore>) -> Engine {
+    Engine::builder("memory:///")
+        .store(store)
+        .open()
+        .await
+        .unwrap()
+}
+
+/// An engine on a store that writes a checkpoint every second version, so that there are some to cleanse.
+async fn with_checkpoints(store: Arc<dyn ObjectStore>) -> Result<Engine, Error> {
+    let mut settings = Settings::default();
+    settings.checkpoint_interval = 2;
+    let builder = Engine::builder("memory:///").store(store);
+    builder.settings(settings).open().await
+}
+
+/// Rows of a query, each with its cells joined by blanks, as `.slt` files write them.
+async fn lines(session: &Session, sql: &str) -> Vec<String> {
+    let batches = query::batches(session, sql).await;
+    let rows = render::rows(&batches).unwrap();
+    rows.iter().map(|cells| cells.join(" ")).collect()
+}
+
+/// What a write says of the one policy of this name.
+fn of<'a>(report: &'a WriteReport, policy: &str) -> &'a PolicyResult {
+    let mut found = report
+        .policies
+        .iter()
+        .filter(|result| result.policy == policy);
+    match (found.next(), found.next()) {
+        (Some(result), None) => result,
+        _ => panic!("not one result of {policy}: {:?}", report.policies),
+    }
+}
+
+/// Nothing may go missing but by name.
+fn conserved(report: &WriteReport) {
+    assert_eq!(
+        report.rows_received,
+        report.rows_written + report.rows_quarantined + report.rows_dropped + report.rows_erased,
+        "{report:?}"
+    );
+}
+
+/// The numbers of each policy in the answer of CLEANSE TABLE, by column; null is left out.
+async fn account(session: &Session, sql: &str) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let mut policies = BTreeMap::new();
+    for batch in query::batches(session, sql).await {
+        let schema = batch.schema();
+        for row in 0..batch.num_rows() {
+            let name = array_value_to_string(batch.column(0), row).unwrap();
+            let columns = schema.fields().iter().zip(batch.columns()).skip(1);
+            let numbers = columns
+                .filter(|(field, column)| field.name() != "notes" && column.is_valid(row))
+                .map(|(field, column)| {
+                    let value = array_value_to_string(column, row).unwrap();
+                    (field.name().clone(), value.parse().unwrap())
+                });
+            let before = policies.insert(name, numbers.collect());
+            assert!(before.is_none(), "{sql}: a policy has two rows");
+        }
+    }
+    policies
+}
+
+/// The account of the only policy there is.
+async fn only(session: &Session, sql: &str) -> BTreeMap<String, u64> {
+    let mut all = account(session, sql).await.into_values();
+    match (all.next(), all.next()) {
+        (Some(one), None) => one,
+        _ => panic!("{sql}: not the account of one policy"),
+    }
+}
+
+#[test]
+fn the_table_names_tests_that_are_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("it/cleanse");
+    let mut numbers = Vec::new();
+    for line in include_str!("mod.rs").lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let ["//!", rule, file, test, ""] = cells.as_slice() else {
+            continue;
+        };
+        let Some((number, _)) = test.split_once('_').filter(|_| *test != "test") else {
+            continue;
+        };
+        let number = number.to_uppercase();
+        assert!(rule.starts_with(&format!("{number} ")), "{rule}: {test}");
+        let source = std::fs::read_to_string(root.join(file)).unwrap();
+        assert!(
+            source.contains(&format!("async fn {test}(")),
+            "{file} has no test {test}"
+        );
+        numbers.push(number);
+    }
+    assert_eq!(numbers, ["C1", "C2", "C3", "C4", "C5", "C6", "Q5"]);
+}
