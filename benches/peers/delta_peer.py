@@ -5,6 +5,10 @@ import os
 from peer import FORGOTTEN, Peak, Timer, all_hold, check_query, each_timed, fresh, serve
 
 
+# The attributes of a history, which are compared.
+JOURNALED = ("city", "plan", "score", "amount", "visits")
+
+
 def start():
     import deltalake
     import pyarrow
@@ -138,6 +142,71 @@ class Peer:
                 done = self.table.delete(predicate, writer_properties=self.properties)
         kinds = ("num_deleted_rows", "num_updated_rows", "num_target_rows_updated", "num_target_rows_inserted")
         return timer.answer(rows=sum(done.get(kind, 0) for kind in kinds))
+
+    def journal_load(self, source, folder, codec, level, threads):
+        self.path = fresh(folder)
+        self.properties = self.deltalake.WriterProperties(compression=codec.upper(), compression_level=level)
+        rows = self.pyarrow.dataset.dataset(source, format="parquet").to_table().drop_columns(["op"])
+        nothing = self.pyarrow.nulls(rows.num_rows, rows.schema.field("since").type)
+        yes = self.pyarrow.array([True]).take(self.pyarrow.array([0] * rows.num_rows, "int32"))
+        rows = rows.rename_columns({"since": "valid_from"})
+        rows = rows.append_column("valid_to", nothing).append_column("is_current", yes)
+        self.deltalake.write_deltalake(
+            self.path, rows, partition_by=["is_current"], writer_properties=self.properties
+        )
+        return {}
+
+    def journal_day(self, source):
+        """The rows that differ, once with their key to close and once without to be inserted, merged into the table."""
+        differs = " OR ".join(f"(b.{column} IS DISTINCT FROM c.{column})" for column in JOURNALED)
+        batch = fresh(self.path + ".batch")
+        with Timer() as timer:
+            rows = self.pyarrow.dataset.dataset(source, format="parquet").to_table()
+            self.deltalake.write_deltalake(batch, rows)
+            table = self.deltalake.DeltaTable(self.path)
+            query = self.deltalake.QueryBuilder().register("t", table)
+            query = query.register("b", self.deltalake.DeltaTable(batch))
+            changed = query.execute(
+                "WITH changed AS (SELECT b.* FROM b LEFT JOIN (SELECT * FROM t WHERE is_current) AS c ON b.k = c.k "
+                f"WHERE CASE WHEN b.op = 'D' THEN c.k IS NOT NULL ELSE c.k IS NULL OR {differs} END) "
+                "SELECT *, k AS merge_key FROM changed UNION ALL SELECT *, NULL FROM changed WHERE op <> 'D'"
+            )
+            changed = self.pyarrow.table(changed.read_all())
+            merge = table.merge(
+                changed,
+                "t.k = s.merge_key AND t.is_current = true",
+                source_alias="s",
+                target_alias="t",
+                writer_properties=self.properties,
+            )
+            values = {column: f"s.{column}" for column in ("k", *JOURNALED)}
+            opened = {**values, "valid_from": "s.since", "valid_to": "NULL", "is_current": "true"}
+            merge = merge.when_matched_update({"valid_to": "s.since", "is_current": "false"})
+            # A key that is new has no row to close, so its first copy meets nothing either.
+            merge.when_not_matched_insert(opened, predicate="s.merge_key IS NULL").execute()
+        fresh(batch)
+        return timer.answer(rows=changed.num_rows)
+
+    def journal_ask(self, sql):
+        query = self.deltalake.QueryBuilder().register("j", self.deltalake.DeltaTable(self.path))
+        return self.pyarrow.table(query.execute(sql).read_all())
+
+    def journal_sum(self):
+        [row] = self.journal_ask("SELECT count(*) AS n, sum(score) AS s FROM j WHERE is_current").to_pylist()
+        return {"rows": row["n"], "sum": row["s"]}
+
+    def journal_query(self, kind, key, at):
+        instant = f"to_timestamp_micros({at})"
+        aggregate = "SELECT city, count(*), sum(amount), avg(score) FROM j WHERE {} GROUP BY city"
+        sql = {
+            "current aggregate": aggregate.format("is_current"),
+            "as of aggregate": aggregate.format(f"valid_from <= {instant} AND (valid_to IS NULL OR valid_to > {instant})"),
+            "key, current": f"SELECT * FROM j WHERE is_current AND k = {key}",
+            "key, history": f"SELECT * FROM j WHERE k = {key} ORDER BY valid_from",
+        }[kind]
+        with Timer() as timer:
+            rows = self.journal_ask(sql).num_rows
+        return timer.answer(rows=rows)
 
     def dump(self, to):
         """The rows of the table as one Parquet file."""

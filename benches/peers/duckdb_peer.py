@@ -2,6 +2,7 @@
 
 import os
 
+from journal_sql import JournalSql
 from peer import Peak, Timer, all_hold, check_query, each_timed, forget_query, fresh, serve
 
 
@@ -11,11 +12,12 @@ def start():
     return f"duckdb {duckdb.__version__}", Peer(duckdb)
 
 
-class Peer:
+class Peer(JournalSql):
     def __init__(self, duckdb):
         self.duckdb = duckdb
         self.memory = None
         self.rows = None
+        self.db = None
 
     def tables(self, tables, threads):
         """Names the folders of Parquet files that queries read."""
@@ -96,6 +98,14 @@ class Peer:
             count,
             lambda i: self.rows.execute("INSERT INTO t VALUES (?, ?, ?)", [first + i, f"row {first + i}", i / 2]),
         )
+
+    def journal_load(self, source, folder, codec, level, threads):
+        """Its own storage, which has a codec of its own."""
+        os.makedirs(fresh(folder))
+        self.db = self.duckdb.connect(os.path.join(folder, "j.duckdb"), config={"threads": threads})
+        self.make_journal(source)
+        self.db.execute("CHECKPOINT")
+        return {}
 
     def read(self):
         with Timer() as timer:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from journal_sql import JournalSql
 from peer import Peak, Timer, all_hold, check_query, forget_query, fresh, serve
 
 
@@ -15,7 +16,7 @@ def start():
     return f"ducklake of duckdb {duckdb.__version__}", Peer(duckdb, extension)
 
 
-class Peer:
+class Peer(JournalSql):
     def __init__(self, duckdb, extension):
         self.duckdb = duckdb
         self.extension = extension
@@ -77,6 +78,12 @@ class Peer:
         with Timer() as timer:
             (rows,) = self.db.execute(sql).fetchone()
         return timer.answer(rows=rows)
+
+    def journal_load(self, source, folder, codec, level, threads):
+        os.makedirs(fresh(folder))
+        self.open(folder, codec, level, threads)
+        self.make_journal(source)
+        return {}
 
     def dump(self, to):
         """The rows of the table as one Parquet file."""

@@ -49,6 +49,8 @@ enum Workload {
     Quality,
     /// Many rows into a new table whose keys are to be forgotten, and a few keys forgotten at rest.
     Cleanse,
+    /// A history that grows by days of changes.
+    Journal,
 }
 
 /// Benchmarks of Selvedge beside its peers.
@@ -65,7 +67,7 @@ struct Args {
     /// Only these TPC-H queries.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=22))]
     queries: Vec<u8>,
-    /// Rows of the wide table that is written at once, and of the one whose rows are changed.
+    /// Rows of the wide table that is written at once, of the one whose rows are changed, and keys of the journal.
     #[arg(long, default_value_t = 10_000_000)]
     rows: u64,
     /// Single-row inserts.
@@ -74,6 +76,12 @@ struct Args {
     /// Process starts.
     #[arg(long, default_value_t = 21)]
     starts: usize,
+    /// Days of changes that all systems take in turn.
+    #[arg(long, default_value_t = 10, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    days: usize,
+    /// Days of changes after them, for what upkeep costs.
+    #[arg(long, default_value_t = 100)]
+    long_days: usize,
     /// Where generated data is kept between runs and lakes are written; the default is beside the build.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -163,6 +171,7 @@ async fn main() -> Result<()> {
             Workload::Changes => workload::changes::run(&bench, &mut report).await?,
             Workload::Quality => workload::quality::run(&bench, &mut report).await?,
             Workload::Cleanse => workload::cleanse::run(&bench, &mut report).await?,
+            Workload::Journal => workload::journal::run(&bench, &mut report).await?,
         }
     }
     print!("{report}");

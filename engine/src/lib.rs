@@ -9,7 +9,8 @@
 //!
 //! Rooms: `sql` (text to statements), `catalog` (names to tables), `table` (one Delta table),
 //! `write` (the only way in), `maintenance` (upkeep of tables), `store` (where objects live),
-//! `quality` (what tables expect of rows), `expr` (what expressions mean).
+//! `quality` (what tables expect of rows), `cleanse` (what they must forget), `journal` (how history becomes
+//! intervals), `expr` (what expressions mean).
 
 mod answer;
 mod around;
@@ -19,6 +20,7 @@ mod clock;
 mod engine;
 mod error;
 mod expr;
+mod journal;
 mod maintenance;
 mod progress;
 mod quality;

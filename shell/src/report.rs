@@ -104,17 +104,38 @@ fn rows(report: &WriteReport) -> Vec<String> {
         (report.rows_updated, "updated"),
         (report.rows_deleted, "deleted"),
     ]);
+    // Of a journal, how many rows it has is not how many were taken.
+    let journal = report.rows_accepted > 0;
     if facts.is_empty() {
-        facts.push(if report.rows_written == report.rows_received {
-            count(report.rows_written, "row")
+        let taken = match journal {
+            true => report.rows_accepted,
+            false => report.rows_written,
+        };
+        facts.push(if taken == report.rows_received {
+            count(taken, "row")
         } else {
             let received = count(report.rows_received, "row");
-            format!("{} of {received}", thousands(report.rows_written))
+            format!("{} of {received}", thousands(taken))
         });
-        facts.extend(told(&[(report.rows_removed, "removed")]));
+        if !journal {
+            facts.extend(told(&[(report.rows_removed, "removed")]));
+        }
     }
+    facts.extend(
+        [
+            (report.intervals_opened, "opened"),
+            (report.intervals_closed, "closed"),
+            (report.intervals_updated, "updated in place"),
+            (report.rows_unchanged, "unchanged"),
+            (report.rows_late, "late"),
+        ]
+        .into_iter()
+        .filter(|(many, _)| *many > 0)
+        .map(|(many, what)| format!("{} {what}", thousands(many))),
+    );
     facts.extend(told(&[
         (report.rows_dropped, "dropped"),
+        (report.rows_erased, "erased"),
         (report.rows_quarantined, "quarantined"),
     ]));
     facts
@@ -171,6 +192,22 @@ mod tests {
             text(&report),
             "INSERT shop.orders: 1,200 of 1,234 rows, 1 row removed, version 7, 2 files, 35.1 KB, 12 ms\n  \
              validate: 1,234 rows, 1,200 passed, casts 5,000"
+        );
+    }
+
+    #[test]
+    fn a_journal_tells_its_intervals() {
+        let mut report = report();
+        report.rows_accepted = 1230;
+        report.rows_erased = 4;
+        report.intervals_opened = 1000;
+        report.intervals_closed = 900;
+        report.rows_unchanged = 100;
+        report.rows_removed = 900;
+        assert_eq!(
+            text(&report),
+            "INSERT shop.orders: 1,230 of 1,234 rows, 1,000 opened, 900 closed, 100 unchanged, 4 rows erased, \
+             version 7, 2 files, 35.1 KB, 12 ms"
         );
     }
 

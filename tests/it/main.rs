@@ -8,6 +8,7 @@
 //! - `broken`: what a power loss, a lost object or a newer writer leaves behind.
 //! - `bad_input`: mistakes of people; `disk`: a disk that is full or closed; `many_tables`: a lake of 10,000.
 //! - `changes`: what `table_changes` reads, and that it leads from any version to any other.
+//! - `journal`: what a history promises, by numbers: any order of events, two writers, faults, a real one.
 //! - `metadata`: what a table says of itself, where SQL files cannot show it.
 //! - `time`: the rules about versions, instants and zones, by their numbers.
 //! - `s3`: what a lake needs of a remote store, and how the environment names it.
@@ -33,6 +34,7 @@ mod doors;
 mod evolution;
 mod fault_loop;
 mod faults;
+mod journal;
 mod many_tables;
 mod matrix;
 mod metadata;

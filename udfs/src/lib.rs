@@ -7,6 +7,7 @@
 //!
 //! - [`session`]: what BI tools and drivers ask a session about itself.
 //! - `json`, `url`, `user_agent`, `ip`, `geoip`, `hash`: one family each.
+//! - [`debezium`]: envelopes of captured changes, which are errors where they cannot be read.
 //! - `scalar`, `values`: the shape they share, and their arguments row by row.
 //! - `quality`: aggregates that tell how good data is.
 //! - `extremes`: `min` and `max`, which DataFusion gets wrong over infinities.
@@ -14,6 +15,7 @@
 //! - `options`: the session variables they read.
 
 mod adapted;
+pub mod debezium;
 mod extremes;
 mod geoip;
 mod groups;
@@ -47,6 +49,7 @@ pub fn scalar_functions(databases: &Arc<GeoDatabases>) -> Vec<ScalarUDF> {
         ip::functions(),
         geoip::functions(databases),
         hash::functions(),
+        debezium::functions(),
     ]
     .concat()
 }

@@ -273,7 +273,7 @@ impl System {
     }
 }
 
-fn with_options(bench: &Bench, mut request: Value) -> Value {
+pub(super) fn with_options(bench: &Bench, mut request: Value) -> Value {
     request["codec"] = CODEC.into();
     request["level"] = CODEC_LEVEL.into();
     request["threads"] = bench.settings.target_partitions.into();
@@ -343,7 +343,7 @@ async fn measure(
     Ok(())
 }
 
-fn megabytes(bytes: u64) -> f64 {
+pub(super) fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
@@ -368,7 +368,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The bytes of every file under a folder.
-fn sizes(folder: &Path) -> Result<HashMap<PathBuf, u64>> {
+pub(super) fn sizes(folder: &Path) -> Result<HashMap<PathBuf, u64>> {
     let mut found = HashMap::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -382,7 +382,7 @@ fn sizes(folder: &Path) -> Result<HashMap<PathBuf, u64>> {
 }
 
 /// The bytes of new files, and those by which others have grown.
-fn written(before: &HashMap<PathBuf, u64>, after: &HashMap<PathBuf, u64>) -> u64 {
+pub(super) fn written(before: &HashMap<PathBuf, u64>, after: &HashMap<PathBuf, u64>) -> u64 {
     let grown = |(path, size): (&PathBuf, &u64)| {
         size.saturating_sub(before.get(path).copied().unwrap_or_default())
     };

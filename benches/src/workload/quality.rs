@@ -268,7 +268,7 @@ fn memory(bench: &Bench, report: &mut Report, source: &Path) -> Result<()> {
 }
 
 /// Runs a child to its end; the most memory it held, by what the system says of it while it runs.
-fn peak_megabytes(command: &mut Command) -> Result<f64> {
+pub(super) fn peak_megabytes(command: &mut Command) -> Result<f64> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -343,12 +343,18 @@ fn literal(
 
 impl Compiled {
     /// Other engines trust a CHECK to hold for every row, and the rows held it before policies changed them.
-    pub(crate) fn hold(&self, checks: &[CompiledCheck], rows: &RecordBatch) -> Result<()> {
+    /// `broken` tells of which rows one is not true.
+    pub(crate) fn hold(
+        &self,
+        checks: &[CompiledCheck],
+        rows: &RecordBatch,
+        broken: impl Fn(&CompiledCheck) -> Result<Vec<usize>>,
+    ) -> Result<()> {
         for check in checks {
             if !self.touched.iter().any(|at| check.reads(*at)) {
                 continue;
             }
-            let broken = check.broken_by(&self.table, rows)?;
+            let broken = broken(check)?;
             let Some(first) = broken.first() else {
                 continue;
             };

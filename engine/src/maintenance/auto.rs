@@ -3,7 +3,8 @@
 //! Files fall into classes by their rows: 1 to 15, 16 to 255, and so on. When a partition has as many files of
 //! one class as make a file of the next, they are merged, with all smaller ones. Each merge lifts its rows by a
 //! class, so a row is written again once per class: O(log n) times, whatever comes in which order. A file most
-//! of whose rows are deleted is rewritten too; what that costs is less than the deletes have written.
+//! of whose rows are deleted is rewritten too; what that costs is less than the deletes have written. Current rows of
+//! a journal are freed of dead ones sooner, for most reads are of them.
 //!
 //! What a commit changed is all that is looked at after it: two versions share the files they have in common.
 
@@ -21,6 +22,7 @@ use super::compact::{Group, dead_share, live_bytes};
 use super::optimize::{Optimized, Request, land, parameters, rewrite};
 use super::{Job, bytes};
 use crate::error::Result;
+use crate::journal::definition;
 use crate::progress::Meter;
 use crate::settings::Settings;
 use crate::table::handle::{Table, Upkeep};
@@ -40,6 +42,13 @@ const SMALL: u64 = 4;
 
 /// The share of deleted rows above which a file is rewritten by itself.
 const DEAD_SHARE: f64 = 0.5;
+
+/// The same for files of the current rows of a journal. Each change marks a row in them, scattered over the keys, and
+/// who reads what is true now steps over all of these.
+const DEAD_SHARE_CURRENT: f64 = 0.2;
+
+/// Below so many bytes a file is read in no time, whatever share of it is deleted.
+const SCATTERED_BYTES: i64 = 1 << 20;
 
 /// Files due from which on nobody else goes first.
 const PILE_FILES: usize = 4 * FAN_IN as usize;
@@ -111,6 +120,7 @@ impl Shared {
                 return;
             }
             let target_bytes = self.workshop.settings.target_file_bytes;
+            crumbs.journal = head.property(definition::PROPERTY).is_some();
             crumbs.follow(&head, target_bytes);
             let Some(due) = crumbs.due(&head.schema, target_bytes) else {
                 return;
@@ -182,7 +192,9 @@ struct Crumbs {
     version: u64,
     /// Small files, by partition and class.
     small: HashMap<PartitionKey, BTreeMap<u32, Class>>,
-    /// Files most of whose rows are deleted.
+    /// Whether the table is a journal, which it is from its first version on or never.
+    journal: bool,
+    /// Files so many of whose rows are deleted that they are rewritten.
     dead: Class,
     /// Classes that had enough files when one came last.
     full: BTreeSet<(PartitionKey, u32)>,
@@ -216,7 +228,7 @@ impl Crumbs {
 
     fn insert(&mut self, file: &Arc<DataFile>, schema: &SchemaRef, target_bytes: u64) {
         let path = file.add.path.clone();
-        if dead_share(file, schema) > DEAD_SHARE {
+        if dead_share(file, schema) > self.most_dead(file) {
             self.dead.insert(path, Arc::clone(file));
             return;
         }
@@ -232,6 +244,17 @@ impl Crumbs {
         files.insert(path, Arc::clone(file));
         if files.len() as u64 >= FAN_IN {
             self.full.insert((key.clone(), class));
+        }
+    }
+
+    /// The share of deleted rows that a file may have.
+    fn most_dead(&self, file: &DataFile) -> f64 {
+        // The only partition of a journal is whether a row is current.
+        let mut values = file.add.partition_values.values();
+        let current = values.any(|value| value.as_deref() == Some("true"));
+        match self.journal && current && file.add.size >= SCATTERED_BYTES {
+            true => DEAD_SHARE_CURRENT,
+            false => DEAD_SHARE,
         }
     }
 
@@ -292,7 +315,7 @@ mod tests {
     use datafusion::arrow::datatypes::Schema;
 
     use super::*;
-    use crate::table::actions::Add;
+    use crate::table::actions::{Add, DeletionVector};
 
     const TARGET: u64 = 100_000_000;
 
@@ -358,6 +381,41 @@ mod tests {
             "{rewritten} of {n}"
         );
         assert!(files < largest / 50, "{files}");
+    }
+
+    #[test]
+    fn current_rows_of_a_journal_are_freed_of_dead_ones_sooner() {
+        let schema = Arc::new(Schema::empty());
+        let worn = |size: i64, current: &str, deleted: i64| {
+            let mut add = file("f".to_owned(), 1_000).add.clone();
+            add.size = size;
+            add.partition_values = BTreeMap::from([("c".to_owned(), Some(current.to_owned()))]);
+            add.deletion_vector = Some(DeletionVector {
+                storage_type: "i".into(),
+                path_or_inline_dv: "x".into(),
+                offset: None,
+                size_in_bytes: 1,
+                cardinality: deleted,
+            });
+            Arc::new(DataFile::new(add))
+        };
+        let of_size = |size: i64, journal: bool, current: &str, deleted: i64| {
+            let mut crumbs = Crumbs {
+                journal,
+                ..Crumbs::default()
+            };
+            crumbs.insert(&worn(size, current, deleted), &schema, TARGET);
+            !crumbs.dead.is_empty()
+        };
+        let due = |journal: bool, current: &str, deleted: i64| {
+            of_size(SCATTERED_BYTES, journal, current, deleted)
+        };
+        assert!(!of_size(SCATTERED_BYTES - 1, true, "true", 201));
+        assert!(due(true, "true", 201));
+        assert!(!due(true, "true", 200));
+        assert!(!due(true, "false", 500));
+        assert!(due(true, "false", 501));
+        assert!(!due(false, "true", 500));
     }
 
     #[test]

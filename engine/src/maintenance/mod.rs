@@ -5,6 +5,7 @@
 //! - `tally`: rows counted as they pass, for whoever waits
 //! - `zorder`: rows arranged so that those near in several columns share files
 //! - `auto`: the same in the background of writes, little by little
+//! - `kept`: files of events that journals keep, and which versions need them
 //! - `vacuum`: VACUUM, deleting what no version within the retention needs
 //! - `restore`: RESTORE, an old version as the newest
 //! - `cleanse/`: CLEANSE TABLE, rows that lie already made to meet the policies of the table
@@ -21,6 +22,7 @@ pub(crate) mod auto;
 pub(crate) mod cleanse;
 mod compact;
 pub(crate) mod erase;
+mod kept;
 pub(crate) mod optimize;
 pub(crate) mod restore;
 mod tally;
@@ -114,6 +116,7 @@ impl Job {
             transaction: None,
             quarantine: Vec::new(),
             replayed: Vec::new(),
+            keeping: None,
             compares: false,
             forgets: false,
             report: WriteReport {

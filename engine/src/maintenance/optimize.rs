@@ -4,6 +4,8 @@
 //! choose groups -> rewrite them -> commit those whose files are still what they were -> choose again
 //! ```
 //!
+//! Rows of a journal are brought in the order of their keys, in which each of its files is written.
+//!
 //! A group that another statement changed meanwhile is given up and its new files are deleted: what was written
 //! anew would bring back rows that are deleted by now. All others are committed as they are.
 
@@ -11,7 +13,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::logical_expr::Expr;
+use datafusion::common::Column;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use datafusion::physical_plan::ExecutionPlan;
 use futures::{FutureExt, StreamExt, stream};
 use serde_json::Value;
 
@@ -19,6 +25,7 @@ use super::compact::{self, Group};
 use super::tally::Tally;
 use super::{Job, zorder};
 use crate::error::{Error, Result};
+use crate::journal::shape::Shape;
 use crate::table::actions::Add;
 use crate::table::snapshot::{DataFile, Snapshot};
 use crate::table::{protocol, prune};
@@ -104,6 +111,14 @@ fn choose(job: &Job, base: &Snapshot, request: &Request) -> Result<Vec<Group>> {
         let target = job.settings.target_file_bytes;
         return Ok(compact::pack(files, &base.schema, target));
     }
+    if Shape::of(&job.name, base)?.is_some() {
+        return Err(Error::invalid(format!(
+            "OPTIMIZE of table {} ZORDER BY ({}): its rows lie in the order of the keys of its journal",
+            job.name,
+            request.zorder.join(", ")
+        ))
+        .with_hint("OPTIMIZE it without ZORDER"));
+    }
     zorder::check(&job.name, base, &request.zorder)?;
     let tag = zorder::tag(&request.zorder);
     Ok(compact::unarranged(
@@ -140,9 +155,10 @@ async fn rewrite_all(
     zorder: &[String],
 ) -> Result<Vec<Rewritten>> {
     // A sort takes all cores and much memory by itself.
-    let at_once = match zorder {
-        [] => job.settings.target_partitions,
-        _ => 1,
+    let sorts = !zorder.is_empty() || Shape::of(&job.name, base)?.is_some();
+    let at_once = match sorts {
+        false => job.settings.target_partitions,
+        true => 1,
     };
     let mut work = stream::iter(groups)
         .map(|group| rewrite(job, base, sink, group, zorder).boxed())
@@ -171,14 +187,15 @@ pub(super) async fn rewrite(
     group: Group,
     zorder: &[String],
 ) -> Result<Rewritten> {
-    let (plan, context) = match zorder {
-        [] => {
+    let (plan, context) = match (zorder, Shape::of(&job.name, base)?) {
+        ([], None) => {
             let state = job.state(1);
             let table = job.only(base, &group.files);
             let plan = table.scan(&state, None, &[], None).await?;
             (plan, state.task_ctx())
         }
-        columns => zorder::plan(job, base, &group, columns).await?,
+        ([], Some(shape)) => ordered(job, base, &group, &shape).await?,
+        (columns, _) => zorder::plan(job, base, &group, columns).await?,
     };
     let plan = Tally::plan(plan, job.meter.clone());
     let mut written = sink.write(plan, context).await?;
@@ -208,6 +225,30 @@ pub(super) async fn rewrite(
         adds: written.adds,
         rows: written.rows,
     })
+}
+
+/// The intervals of a group by key and begin, so that a file of them holds keys that lie together.
+///
+/// The files of a journal are in this order already, but nothing says so of those that another engine wrote: they are
+/// sorted, which costs little where rows come nearly in order.
+async fn ordered(
+    job: &Job,
+    base: &Snapshot,
+    group: &Group,
+    shape: &Shape,
+) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
+    let state = job.state(job.settings.target_partitions);
+    let table = job.only(base, &group.files);
+    let order = shape
+        .key_names()
+        .chain([shape.definition.columns.from.as_str()])
+        .map(|name| Expr::Column(Column::new(Some("t"), name)).sort(true, false));
+    let order: Vec<_> = order.collect();
+    let plan = LogicalPlanBuilder::scan("t", provider_as_source(Arc::new(table)), None)?
+        .sort(order)?
+        .build()?;
+    let plan = state.create_physical_plan(&plan).await?;
+    Ok((plan, state.task_ctx()))
 }
 
 /// Commits the groups whose files are still what they were, and gives up the others.

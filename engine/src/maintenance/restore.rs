@@ -1,5 +1,5 @@
 //! RESTORE: the rows and terms of an old version, as a new one. Files that were removed since come back,
-//! with the deletion vectors they had; files that came since go.
+//! with the deletion vectors they had; files that came since go. So do the events that a journal keeps.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use serde_json::Value;
 
-use super::{Job, bytes};
+use super::{Job, bytes, kept};
 use crate::cleanse::policy;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::Settings;
@@ -53,7 +53,9 @@ pub(crate) async fn run(
     let out = missing_from(base, old);
     let new_protocol = protocol::at_least(&base.protocol, &old.protocol);
     let metadata = metadata(&job.name, base, old)?;
-    if back.is_empty() && out.is_empty() && metadata == *base.metadata {
+    let keeping = kept::restored(job, base, old).await?;
+    let same = back.is_empty() && out.is_empty() && metadata == *base.metadata;
+    if same && keeping.is_none() {
         return Ok(Restored::default());
     }
     check_there(job, base, old, &back).await?;
@@ -89,6 +91,7 @@ pub(crate) async fn run(
         removes: Removes::Files(removes.collect()),
         reads: Reads::Exclusive,
         rearranges: false,
+        keeping,
         report: WriteReport {
             rows_written: rows_back.values().sum(),
             rows_inserted: restored.rows_restored,

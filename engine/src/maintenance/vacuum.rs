@@ -6,6 +6,7 @@
 //! never part of any version, and older than it                    goes: what failed writes left behind
 //! hidden (the log, whatever begins with _ or .)                   stays
 //! quarantined rows, records of refused writes                     go when their own retention is over
+//! events that a journal keeps                                     go when no such version lists them
 //! ```
 //!
 //! The log says before the first deletion how far back files are about to go, so that a query of an older version
@@ -18,7 +19,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use serde_json::Value;
 
-use super::Job;
+use super::{Job, kept};
 use crate::error::{Error, Result};
 use crate::table::actions::Action;
 use crate::table::partition::path_segment;
@@ -85,6 +86,7 @@ pub(crate) async fn run(job: &Job, request: &Request) -> Result<Vacuumed> {
         records::purge(&table.root, past_ms).await?;
     }
     found.extend(quarantined);
+    found.extend(kept::unused(job, &base, horizon_ms, unused.before_ms).await?);
     let mut vacuumed = Vacuumed {
         bytes: found.iter().map(|object| object.size).sum(),
         ..Vacuumed::default()
@@ -306,7 +308,8 @@ async fn delete(job: &Job, objects: Vec<ObjectMeta>) -> Result<()> {
         let mut paths: Vec<Path> = batch.iter().map(|o| o.location.clone()).collect();
         // RESTORE of another process may have brought files back since they were found.
         let head = job.table.pin(&job.name).await?;
-        let live = vacuumed::needed(&job.table.root, &head, i64::MAX)?;
+        let mut live = vacuumed::needed(&job.table.root, &head, i64::MAX)?;
+        live.extend(kept::of(&job.table.root, &head)?);
         paths.retain(|path| !live.contains(path));
         let mut outcomes = store.delete_stream(stream::iter(paths).map(Ok).boxed());
         while let Some(outcome) = outcomes.next().await {

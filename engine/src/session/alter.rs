@@ -11,7 +11,7 @@ use super::evolve::{self, Draft};
 use super::rules::Validation;
 use super::scope::{Opened, Scope};
 use super::site::clear;
-use super::{constraint, functions, properties, references};
+use super::{constraint, functions, journal, properties, references};
 use crate::answer::Answer;
 use crate::catalog::entry::{Change, Relation, TableEntry};
 use crate::catalog::{DEFAULT_SCHEMA, INFORMATION_SCHEMA};
@@ -52,10 +52,12 @@ pub(super) async fn table(
             let mut draft = Draft::of(scope, &opened);
             for (key, value) in pairs {
                 properties::check(&opened.name, &key, &value)?;
+                journal::settable(&opened.name, &key)?;
                 draft.set(key, value)?;
             }
-            let (columns, properties) = (&opened.snapshot.schema, &draft.metadata.configuration);
-            constraint::quarantinable(&opened.name, columns, properties)?;
+            let properties = &draft.metadata.configuration;
+            journal::fits(&opened.name, properties)?;
+            constraint::quarantinable(&opened.name, &opened.columns(), properties)?;
             amend(scope, &opened, "SET TBLPROPERTIES", draft.finish()?, false).await?;
         }
         AlterAction::UnsetProperties { keys, if_exists } => {
@@ -63,6 +65,7 @@ pub(super) async fn table(
             for key in keys {
                 // Only what may be set may be unset; the rest is the engine's own.
                 properties::known(&opened.name, &key)?;
+                journal::settable(&opened.name, &key)?;
                 if !draft.unset(&key)? && !if_exists {
                     return Err(Error::new(
                         ErrorKind::NotFound,
@@ -284,6 +287,7 @@ pub(super) async fn amend(
             transaction: None,
             quarantine: Vec::new(),
             replayed: Vec::new(),
+            keeping: None,
             compares: false,
             forgets: false,
             report: WriteReport {

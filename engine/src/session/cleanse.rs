@@ -92,7 +92,7 @@ async fn run(
     let request = Request {
         running,
         policy,
-        checks: checks(&scope.state(), opened)?.into(),
+        checks: checks(&scope.state(), opened, &opened.snapshot.schema)?.into(),
         metadata: Arc::clone(&opened.snapshot.metadata),
         erase,
         dry_run,
@@ -146,7 +146,9 @@ fn chosen(opened: &Opened, name: Option<&Ident>) -> Result<Vec<Policy>> {
 /// The policies with the keys of the moment.
 async fn running(scope: &Arc<Scope>, opened: &Opened, policies: &[Policy]) -> Result<Arc<Running>> {
     let state = scope.state();
-    let compiled = Arc::new(compile(terms(&state, opened), policies).await?);
+    // Rows that lie have all columns of the table: of a journal those of its intervals too.
+    let terms = terms(&state, opened, &opened.snapshot.schema);
+    let compiled = Arc::new(compile(terms, policies).await?);
     let running = Running::begin(&compiled, &state.task_ctx()).await;
     Ok(Arc::new(running?))
 }

@@ -47,13 +47,7 @@ pub(super) async fn add_check(
             sql::quoted(name)
         )));
     }
-    check::compile(
-        &scope.state(),
-        &opened.name,
-        name,
-        &text,
-        &opened.snapshot.schema,
-    )?;
+    check::compile(&scope.state(), &opened.name, name, &text, &opened.columns())?;
     let broken = violations(scope, opened, expr).await?;
     if broken > 0 {
         return Err(Error::rejected(format!(
@@ -274,9 +268,9 @@ pub(super) fn partitioning(columns: &SchemaRef, partition_columns: &[String]) ->
 }
 
 async fn defined(scope: &Arc<Scope>, opened: &Opened, rule: Rule) -> Result<Rule> {
-    let columns = &opened.snapshot.schema;
+    let columns = opened.columns();
     let partitioned = opened.snapshot.partition_columns();
-    define(scope, &opened.name, columns, partitioned, rule).await
+    define(scope, &opened.name, &columns, partitioned, rule).await
 }
 
 /// A rule that begins to hold with the next version, asked of the rows that are there if it is to be.
@@ -387,15 +381,26 @@ async fn configure(
     amend(scope, opened, operation, new, exclusive).await
 }
 
-/// Rows for which `expr` is not true.
+/// Rows for which `expr` is not true. Of a journal these are all intervals: other engines see them too, and a row that
+/// ends is written again as it was.
 pub(super) async fn violations(
     scope: &Arc<Scope>,
     opened: &Opened,
     expr: &ast::Expr,
 ) -> Result<i64> {
-    let schema = opened.schema.replace('"', "\"\"");
-    let table = opened.table.replace('"', "\"\"");
-    let text = format!("SELECT count(*) FROM \"{schema}\".\"{table}\" WHERE ({expr}) IS NOT TRUE");
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let (schema, table) = (quoted(&opened.schema), quoted(&opened.table));
+    let rows = match opened.shape()? {
+        Some(_) => {
+            let all = format!("{}@intervals", opened.name);
+            let snapshot = Arc::clone(&opened.snapshot);
+            let intervals = opened.handle.provider(&opened.name, snapshot);
+            scope.bind(&all, Arc::new(intervals));
+            format!("{} AS {table}", quoted(&all))
+        }
+        None => format!("{schema}.{table}"),
+    };
+    let text = format!("SELECT count(*) FROM {rows} WHERE ({expr}) IS NOT TRUE");
     let sql::Statement::Query(query) = sql::parse(&text)? else {
         return Err(Error::internal("a count of violations is not a query"));
     };

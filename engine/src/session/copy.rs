@@ -15,9 +15,9 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{self, SetExpr};
 
-use super::files;
 use super::insert::{self, Assignment};
 use super::scope::Scope;
+use super::{debezium, files};
 use crate::error::{Error, Result};
 use crate::quality::rule::QUARANTINE_INVALID;
 use crate::sql::{self, CopyInto, CopySource, CopyTo, FileFormat};
@@ -110,9 +110,13 @@ fn everything_of(name: ast::ObjectName) -> Result<ast::Query> {
     Ok(*query)
 }
 
-/// COPY INTO: the files' columns go to those of the same name, or in order to the columns listed.
+/// COPY INTO: the files' columns go to those of the same name, or in order to the columns listed. Lines of FORMAT
+/// DEBEZIUM say what changed.
 pub(super) async fn into(scope: &Arc<Scope>, copy: CopyInto) -> Result<LogicalPlan> {
     scope.may_use_files("COPY INTO")?;
+    if copy.debezium {
+        return debezium::copy(scope, copy).await;
+    }
     let opened = scope.open(&copy.table).await?;
     let options: BTreeMap<String, String> = copy.options.into_iter().collect();
     // Types that are guessed from the first rows would refuse the file for what the table keeps in quarantine.

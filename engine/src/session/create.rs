@@ -12,7 +12,7 @@ use super::dependents::{self, Object};
 use super::insert::Assignment;
 use super::scope::Scope;
 use super::site::{Site, Spec, empty, filled};
-use super::{constraint, files, policy, properties, references, rename};
+use super::{constraint, files, journal, policy, properties, references, rename};
 use crate::answer::Answer;
 use crate::catalog::INFORMATION_SCHEMA;
 use crate::catalog::entry::{Catalog, Change, FilesEntry, Relation, TableEntry, ViewEntry};
@@ -42,12 +42,8 @@ pub(super) async fn table(scope: &Arc<Scope>, create: CreateTable) -> Result<Ans
     );
     let (spec, source) = described(scope, schema, table, create).await?;
     if replaces {
-        let Spec {
-            schema,
-            table,
-            columns,
-            ..
-        } = &spec;
+        let Spec { schema, table, .. } = &spec;
+        let columns = &spec.declared()?;
         dependents::survive_columns(scope, schema, table, columns).await?;
         let what = format!("table {schema}.{table} cannot be replaced");
         references::survive(scope, schema, table, columns, &what).await?;
@@ -93,7 +89,7 @@ async fn described(
         Some(query) => Some(scope.plan_query(*query).await?),
         None => None,
     };
-    let mut columns = match (&source, create.columns.is_empty()) {
+    let columns = match (&source, create.columns.is_empty()) {
         (Some(source), true) => stored_columns(&expr::columns(&scope.state(), source))?,
         _ => declared(scope, &name, &create.columns).await?,
     };
@@ -108,15 +104,25 @@ async fn described(
     }
     let partitioned_by: Vec<String> = create.partitioned_by.iter().map(sql::fold).collect();
     let place = (schema.as_str(), table.as_str());
-    let (tagged, policies) = policy::carried(scope, place, columns, &partitioned_by).await?;
-    columns = tagged;
+    let (columns, policies) = policy::carried(scope, place, columns, &partitioned_by).await?;
     configuration.extend(policies);
+    // What is stored of a journal is more than what is declared; all that is said of rows is about what is declared.
+    let (mut stored, partitions) = match &create.journal {
+        Some(clause) => {
+            let options = &mut configuration;
+            journal::described(scope, &name, &columns, clause, &partitioned_by, options)?
+        }
+        None => {
+            journal::fits(&name, &configuration)?;
+            (Arc::clone(&columns), partitioned_by.clone())
+        }
+    };
     if configuration.contains_key(mapping::MODE) {
-        let (mapped, max_id) = with_mapping(scope, &columns);
-        columns = mapped;
+        let (mapped, max_id) = with_mapping(scope, &stored);
+        stored = mapped;
         configuration.insert(mapping::MAX_ID.to_owned(), max_id.to_string());
     }
-    delta::check_names(columns.fields(), "")?;
+    delta::check_names(stored.fields(), "")?;
     let version = match create.rules.is_empty() {
         true => 0,
         false => first_version(scope, &schema, &table).await?,
@@ -131,11 +137,12 @@ async fn described(
     let spec = Spec {
         schema,
         table,
-        columns,
-        partitioned_by,
+        columns: stored,
+        partitioned_by: partitions,
         configuration,
         comment: create.comment,
         or_replace: create.or_replace,
+        snapshots: create.snapshots,
     };
     Ok((spec, source))
 }

@@ -16,6 +16,7 @@ use datafusion::datasource::listing::{
 };
 use datafusion::execution::SessionState;
 use futures::TryStreamExt;
+use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::culprit::shown;
@@ -176,6 +177,50 @@ pub(super) async fn read(
         .with_listing_options(listing)
         .with_schema(schema);
     Ok(Arc::new(ListingTable::try_new(config)?))
+}
+
+/// A file whose content somebody else reads.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    pub store: Arc<dyn ObjectStore>,
+    pub location: Path,
+    /// As its user wrote it.
+    pub name: String,
+    pub compression: FileCompressionType,
+}
+
+/// The files that `path` (file, folder or pattern) names, those of a folder by their names.
+///
+/// # Errors
+/// When no file is there.
+pub(super) async fn listed(state: &SessionState, path: &str) -> Result<Vec<Listed>> {
+    let url = ListingTableUrl::parse(path)?;
+    let store = state.runtime_env().object_store(&url)?;
+    let mut found: Vec<ObjectMeta> = url
+        .list_all_files(state, store.as_ref(), "")
+        .await?
+        .try_collect()
+        .await?;
+    if found.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no file matches {path}"),
+        ));
+    }
+    found.sort_by(|a, b| a.location.cmp(&b.location));
+    let listed = found.into_iter().map(|file| {
+        let name = shown(&url.object_store(), &file.location);
+        let ending = name.rsplit('.').next().unwrap_or_default();
+        let ending = ending.to_ascii_lowercase();
+        let known = COMPRESSIONS.iter().find(|(known, ..)| *known == ending);
+        Listed {
+            store: Arc::clone(&store),
+            compression: known.map_or(FileCompressionType::UNCOMPRESSED, |(_, known, _)| *known),
+            location: file.location,
+            name,
+        }
+    });
+    Ok(listed.collect())
 }
 
 /// Files whose columns were not found.

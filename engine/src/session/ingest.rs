@@ -15,9 +15,9 @@ use futures::stream;
 use parking_lot::Mutex;
 
 use super::insert::{self, Assignment};
-use super::policy;
 use super::site::{self, Spec};
 use super::{Session, run_write};
+use super::{policy, references};
 use crate::catalog::entry::Relation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::write::report::WriteReport;
@@ -87,6 +87,15 @@ impl Session {
                     return Err(scope.no_such_schema(&schema));
                 }
                 let columns = super::columns::stored_columns(&columns)?;
+                if exists {
+                    let name = references::object(&schema, table);
+                    if scope.open(&name).await?.shape()?.is_some() {
+                        return Err(Error::unsupported(format!(
+                            "{schema}.{table} is a journal table, whose history a replacement would end"
+                        ))
+                        .with_hint("append to it, or DROP TABLE it first"));
+                    }
+                }
                 // A table that is replaced goes on forgetting what it must.
                 let place = (schema.as_str(), table);
                 let (columns, configuration) = policy::carried(&scope, place, columns, &[]).await?;
@@ -98,6 +107,7 @@ impl Session {
                     configuration,
                     comment: None,
                     or_replace: mode == IngestMode::Replace,
+                    snapshots: false,
                 };
                 site::filled(&scope, &spec, source, &Assignment::Names).await
             }

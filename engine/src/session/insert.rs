@@ -15,12 +15,15 @@ use datafusion::logical_expr::{
 use datafusion::sql::sqlparser::ast::{self, Ident, SetExpr};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use super::change::{self, ChangeRows};
 use super::scope::{Opened, Scope};
-use super::{change, zone};
+use super::zone;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::shape::Shape;
 use crate::sql::{self, Insert, InsertMode, InsertSource};
 use crate::table::schema;
 use crate::table::versioned::VersionedTable;
+use crate::write::target::JournalMode;
 
 /// How the columns of a source find those of the table.
 pub(super) enum Assignment {
@@ -42,6 +45,11 @@ pub(super) async fn plan_over(
     rewrite: impl FnOnce(ast::Query) -> Result<ast::Query>,
 ) -> Result<LogicalPlan> {
     let opened = scope.open(&insert.table).await?;
+    let journaled = match opened.shape()? {
+        Some(shape) => Some(journaled(&shape, &insert, &opened)?),
+        None if insert.snapshots => return Err(not_a_journal(&opened, "AS SNAPSHOTS")),
+        None => None,
+    };
     let columns: Vec<String> = insert.columns.iter().map(sql::fold).collect();
     let source = match insert.source {
         InsertSource::Query(query) => {
@@ -58,10 +66,12 @@ pub(super) async fn plan_over(
         (true, _) | (_, true) => Assignment::Names,
         (false, false) => Assignment::Positions(columns),
     };
+    if let Some((op, mode)) = journaled {
+        let table = scope.writable(&opened, "WRITE")?.journaling(mode);
+        return fill(scope, &opened, table, source, &assignment, op);
+    }
     if let Some(condition) = insert.replace {
-        let table = opened
-            .handle
-            .provider(&opened.name, Arc::clone(&opened.snapshot));
+        let table = opened.rows()?;
         let name = TableReference::partial(opened.schema.as_str(), opened.table.as_str());
         let source = arrange(scope, &name, &table, source, &assignment)?;
         return change::replace(scope, &insert.table, source, condition).await;
@@ -86,6 +96,73 @@ fn op(mode: InsertMode, opened: &Opened) -> Result<InsertOp> {
     }
 }
 
+/// What the rows of an INSERT are to a journal.
+fn journaled(shape: &Shape, insert: &Insert, opened: &Opened) -> Result<(InsertOp, JournalMode)> {
+    let table = &opened.name;
+    let refused = |what: &str| {
+        let error = Error::unsupported(format!(
+            "{what} of table {table}: it is a journal table, whose history is not replaced"
+        ));
+        error.with_hint("INSERT OVERWRITE gives a full snapshot: keys missing in it are closed")
+    };
+    if insert.replace.is_some() {
+        return Err(refused("INSERT .. REPLACE WHERE"));
+    }
+    let by_partition = opened.snapshot.property(super::properties::OVERWRITE);
+    let overwrites = match insert.mode {
+        InsertMode::Append => false,
+        InsertMode::Overwrite if by_partition == Some("partitions") => {
+            return Err(refused(
+                "INSERT OVERWRITE by partitions, as its property says,",
+            ));
+        }
+        InsertMode::Overwrite => true,
+        InsertMode::OverwritePartitions => return Err(refused("INSERT OVERWRITE PARTITIONS")),
+    };
+    match (insert.snapshots, overwrites) {
+        (false, false) => Ok((InsertOp::Append, JournalMode::Changes)),
+        (false, true) => Ok((InsertOp::Overwrite, JournalMode::Changes)),
+        (true, false) if shape.sequence.is_some() => Ok((InsertOp::Append, JournalMode::Snapshots)),
+        (true, false) => Err(Error::invalid(format!(
+            "AS SNAPSHOTS of table {table}: it has no SEQUENCE BY, so nothing tells its snapshots apart"
+        ))
+        .with_hint(format!("INSERT OVERWRITE {table} gives one snapshot at a time"))),
+        (true, true) => Err(Error::invalid(format!(
+            "INSERT OVERWRITE {table} AS SNAPSHOTS: OVERWRITE is one snapshot, AS SNAPSHOTS several"
+        ))
+        .with_hint(format!("write INSERT INTO {table} AS SNAPSHOTS"))),
+    }
+}
+
+fn not_a_journal(opened: &Opened, what: &str) -> Error {
+    Error::invalid(format!(
+        "{what} of table {}: it is not a journal table",
+        opened.name
+    ))
+    .with_hint("CREATE TABLE .. JOURNAL KEYS (..) makes one")
+}
+
+/// The write of changes that a statement has made out itself. `input` has the declared columns, and behind them what
+/// becomes of each row: whether its key ends, and perhaps which columns it says nothing of.
+pub(super) fn change_rows(
+    scope: &Arc<Scope>,
+    opened: &Opened,
+    input: LogicalPlan,
+    operation: &'static str,
+    mode: JournalMode,
+) -> Result<LogicalPlan> {
+    let mut table = scope.writable(opened, operation)?.journaling(mode);
+    if table.shape().is_none() {
+        return Err(not_a_journal(opened, operation));
+    }
+    if change::reads(&input, &opened.handle.root)? {
+        table = table.reading_itself();
+    }
+    let zone = scope.zone()?;
+    let input = zone::assign(input, &opened.columns(), zone.as_ref())?;
+    Ok(ChangeRows::plan("JournalChanges", table, input))
+}
+
 /// The write of `source` into an open table.
 pub(super) fn into(
     scope: &Arc<Scope>,
@@ -94,7 +171,18 @@ pub(super) fn into(
     assignment: &Assignment,
     op: InsertOp,
 ) -> Result<LogicalPlan> {
-    let mut table = scope.writable(opened, "WRITE")?;
+    let table = scope.writable(opened, "WRITE")?;
+    fill(scope, opened, table, source, assignment, op)
+}
+
+fn fill(
+    scope: &Arc<Scope>,
+    opened: &Opened,
+    mut table: VersionedTable,
+    source: LogicalPlan,
+    assignment: &Assignment,
+    op: InsertOp,
+) -> Result<LogicalPlan> {
     if change::reads(&source, &opened.handle.root)? {
         table = table.reading_itself();
     }
@@ -201,6 +289,16 @@ fn arrange(
     for (place, field) in target.fields().iter().enumerate() {
         let expr = match (assigned.remove(&place), schema::column_default(field)) {
             (Some(expr), _) => expr,
+            (None, None) if must_be_given(table, place) => {
+                return Err(Error::invalid(format!(
+                    "INSERT INTO journal table {name} leaves out column {}: a change is a whole row",
+                    field.name()
+                ))
+                .with_hint(format!(
+                    "give it, or make the table with IGNORE NULL UPDATES ON ({}), where NULL keeps the old value",
+                    sql::quoted(field.name())
+                )));
+            }
             (None, Some(text)) => state.create_logical_expr(text, &DFSchema::empty())?,
             (None, None) if field.is_nullable() => {
                 Expr::Literal(ScalarValue::try_from(field.data_type())?, None)
@@ -219,13 +317,22 @@ fn arrange(
     Ok(LogicalPlanBuilder::from(source).project(columns)?.build()?)
 }
 
+/// Whether a change would say NULL of a column only because nobody spoke of it. NULL of keys and NOT NULL columns is
+/// refused for what it is.
+fn must_be_given(table: &VersionedTable, column: usize) -> bool {
+    table.shape().is_some_and(|shape| {
+        shape.declared.field(column).is_nullable()
+            && !shape.keeps_null.get(column).is_some_and(|keeps| *keeps)
+    })
+}
+
 /// Puts the columns' defaults where VALUES says DEFAULT, and types text where other rows of its column are typed:
 /// the planner wants one type per column, people write `DATE '2026-01-01'` in one row and `'2026-01-02'` in the next.
 fn with_defaults(mut query: ast::Query, opened: &Opened, columns: &[String]) -> Result<ast::Query> {
     let SetExpr::Values(values) = query.body.as_mut() else {
         return Ok(query);
     };
-    let fields = opened.snapshot.schema.fields();
+    let fields = opened.columns().fields().clone();
     let width = values
         .rows
         .iter()
@@ -469,7 +576,7 @@ pub(super) fn parameter_types(insert: &Insert, opened: &Opened) -> HashMap<Strin
         return types;
     };
     let columns: Vec<String> = insert.columns.iter().map(sql::fold).collect();
-    let fields = opened.snapshot.schema.fields();
+    let fields = opened.columns().fields().clone();
     for row in &values.rows {
         for (position, cell) in row.iter().enumerate() {
             let ast::Expr::Value(ast::ValueWithSpan {

@@ -9,12 +9,14 @@ mod cooperate;
 mod copy;
 mod create;
 mod culprit;
+mod debezium;
 mod dependents;
 mod evolve;
 mod files;
 mod functions;
 mod ingest;
 mod insert;
+mod journal;
 mod listing;
 mod maintain;
 mod nested;
@@ -395,6 +397,7 @@ fn kind(statement: &Statement) -> StatementKind {
         | Statement::DescribeHistory(_)
         | Statement::DescribeQuery(_)
         | Statement::CheckTable(_)
+        | Statement::CheckJournal { .. }
         | Statement::ExplainQuality(_)
         | Statement::VerifyErasure { .. }
         | Statement::SuggestConstraints { .. } => StatementKind::Query,
@@ -405,6 +408,7 @@ fn kind(statement: &Statement) -> StatementKind {
         | Statement::Delete(_)
         | Statement::Merge(_)
         | Statement::Truncate { .. }
+        | Statement::CorrectJournal(_)
         | Statement::Replay(_)
         | Statement::CopyInto(_) => StatementKind::Write,
         _ => StatementKind::Other,
@@ -419,6 +423,7 @@ async fn run_in(scope: &Arc<Scope>, statement: Statement) -> Result<Answer> {
         | Statement::Delete(_)
         | Statement::Merge(_)
         | Statement::Truncate { .. }
+        | Statement::CorrectJournal(_)
         | Statement::Replay(_)
         | Statement::Explain(_)
         | Statement::CopyInto(_)
@@ -458,6 +463,7 @@ async fn run_in(scope: &Arc<Scope>, statement: Statement) -> Result<Answer> {
                 .await
         }
         Statement::CheckTable(check) => quality::table(scope, check).boxed().await,
+        Statement::CheckJournal { table, at } => journal::check(scope, &table, at).boxed().await,
         Statement::ExplainQuality(write) => quality::explain(scope, *write).boxed().await,
         Statement::SuggestConstraints { table } => {
             suggest::constraints(scope, &table).boxed().await
@@ -492,6 +498,7 @@ async fn plan(scope: &Arc<Scope>, statement: Statement) -> Result<LogicalPlan> {
         Statement::Truncate { table } => change::truncate(scope, &table).await,
         Statement::CopyInto(copy) => copy::into(scope, copy).await,
         Statement::Replay(replay) => quality::replay(scope, replay).await,
+        Statement::CorrectJournal(correction) => change::correct(scope, correction).boxed().await,
         Statement::CopyTo(copy) => copy::to(scope, copy).await,
         Statement::CreateTable(create) => create::plan(scope, create).await,
         Statement::Explain(explain) => {

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::quality::check::{self, CompiledCheck};
 use crate::sql::{self, CreatePolicy};
 use crate::table::meta::Columns;
-use crate::table::{mapping, protocol, schema as delta};
+use crate::table::{protocol, schema as delta};
 use crate::write::target::NewTable;
 
 /// CREATE [OR REPLACE] CLEANSE POLICY.
@@ -40,11 +40,34 @@ pub(super) async fn create(scope: &Arc<Scope>, create: CreatePolicy) -> Result<A
     policy.author.clone_from(&scope.user);
     policy.enabled = true;
     policy.since_version = opened.snapshot.version + 1;
-    let state = scope.state();
-    let checks = checks(&state, &opened)?;
-    compile::define(terms(&state, &opened), &policy, &checks).await?;
+    let (state, columns) = (scope.state(), opened.columns());
+    let terms = terms(&state, &opened, &columns);
+    let checks = checks(&state, &opened, &columns)?;
+    compile::define(terms, &policy, &checks).await?;
+    spares_journal(terms, &opened, &policy).await?;
     keep(scope, &opened, "CREATE CLEANSE POLICY", &policy, true).await?;
     Ok(Answer::Done("CREATE CLEANSE POLICY".to_owned()))
+}
+
+/// Refuses to take away by what a journal tells whose intervals are whose, and when.
+async fn spares_journal(terms: Terms<'_>, opened: &Opened, policy: &Policy) -> Result<()> {
+    let Some(shape) = opened.shape()? else {
+        return Ok(());
+    };
+    let compiled = compile::compile(terms, std::slice::from_ref(policy)).await?;
+    for at in compiled.touched() {
+        let name = compiled.schema.field(*at).name();
+        if let Some(role) = shape.definition.role(name)
+            && (shape.keys.contains(at) || shape.sequence == Some(*at))
+        {
+            return Err(Error::invalid(format!(
+                "cleanse policy {} of table {}: column {name} is {role} of its journal",
+                policy.name, opened.name
+            ))
+            .with_hint("DELETE ROWS takes all intervals of the keys it lists"));
+        }
+    }
+    Ok(())
 }
 
 /// DROP CLEANSE POLICY. Old versions of the table keep it.
@@ -107,22 +130,29 @@ pub(super) fn policy_named(opened: &Opened, name: &str) -> Result<Policy> {
         .ok_or_else(|| missing(opened, name))
 }
 
-/// The terms under which the policies of a table are compiled.
-pub(super) fn terms<'a>(state: &'a SessionState, opened: &'a Opened) -> Terms<'a> {
+/// The terms under which the policies of a table are compiled: for rows of `columns`.
+pub(super) fn terms<'a>(
+    state: &'a SessionState,
+    opened: &'a Opened,
+    columns: &'a SchemaRef,
+) -> Terms<'a> {
     Terms {
         state,
         table: &opened.name,
-        schema: &opened.snapshot.schema,
+        schema: columns,
         partition_columns: opened.snapshot.partition_columns(),
     }
 }
 
 /// The CHECK constraints of a table, which hold for what policies leave as well.
-pub(super) fn checks(state: &SessionState, opened: &Opened) -> Result<Vec<CompiledCheck>> {
-    let columns = mapping::logical(&opened.snapshot.schema);
+pub(super) fn checks(
+    state: &SessionState,
+    opened: &Opened,
+    columns: &SchemaRef,
+) -> Result<Vec<CompiledCheck>> {
     let checks = opened.snapshot.checks();
     let checks =
-        checks.map(|(name, text)| check::compile(state, &opened.name, name, text, &columns));
+        checks.map(|(name, text)| check::compile(state, &opened.name, name, text, columns));
     checks.collect()
 }
 
@@ -207,8 +237,8 @@ impl Reader {
         let after = scope.over((*scope.pinned.catalog).clone());
         let stand_in = EmptyTable::new(Arc::clone(columns));
         after.stand_in(&source.0, &source.1, Arc::new(stand_in));
-        let state = after.state();
-        let terms = terms(&state, &self.opened);
+        let (state, own) = (after.state(), self.opened.columns());
+        let terms = terms(&state, &self.opened, &own);
         compiles(terms, &self.policy).await.is_ok()
     }
 }

@@ -69,6 +69,7 @@ impl Prepared {
             Statement::Update(_)
             | Statement::Delete(_)
             | Statement::Merge(_)
+            | Statement::CorrectJournal(_)
             | Statement::Truncate { .. } => {
                 inferred(&plan(&scope, statement.clone()).await?, &mut types)?;
             }

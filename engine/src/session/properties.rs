@@ -3,6 +3,7 @@
 use super::constraint;
 use crate::cleanse::policy;
 use crate::error::{Error, Result};
+use crate::journal::definition;
 use crate::maintenance::auto;
 use crate::quality::rule;
 use crate::sql;
@@ -10,6 +11,9 @@ use crate::table::{mapping, retention, widening};
 
 /// What INSERT OVERWRITE replaces: `table` (the default) or only the `partitions` present in the rows.
 pub(super) const OVERWRITE: &str = "selvedge.overwrite";
+
+/// Whether rows may only come, and never go.
+pub(super) const APPEND_ONLY: &str = "delta.appendOnly";
 
 enum Form {
     Boolean,
@@ -19,11 +23,15 @@ enum Form {
     Columns,
     /// An interval without months.
     Duration,
+    /// A number from 0 to 1.
+    Fraction,
+    /// What only the statement that makes the table can tell.
+    Any,
     OneOf(&'static [&'static str]),
 }
 
-const KNOWN: [(&str, Form); 14] = [
-    ("delta.appendOnly", Form::Boolean),
+const KNOWN: [(&str, Form); 17] = [
+    (APPEND_ONLY, Form::Boolean),
     ("delta.checkpointInterval", Form::Number(1)),
     (mapping::MODE, Form::OneOf(&["name"])),
     ("delta.dataSkippingNumIndexedCols", Form::Number(-1)),
@@ -37,6 +45,9 @@ const KNOWN: [(&str, Form); 14] = [
     (rule::PROFILE, Form::Boolean),
     (rule::QUARANTINE_INVALID, Form::Boolean),
     (retention::QUARANTINE, Form::Duration),
+    (definition::COLUMNS, Form::Any),
+    (definition::OPEN_END, Form::OneOf(&["null", "far_future"])),
+    (definition::MAX_DELETE_FRACTION, Form::Fraction),
 ];
 
 /// Refuses properties nobody would honour.
@@ -59,6 +70,7 @@ pub(super) fn check(table: &str, key: &str, value: &str) -> Result<()> {
         Form::Duration if retention::parse(value).is_none() => {
             wrong("a duration like 'interval 7 days'")
         }
+        Form::Fraction if definition::fraction(value).is_none() => wrong("a number from 0 to 1"),
         Form::OneOf(values) if !values.contains(&value) => wrong(&values.join(" or ")),
         _ => Ok(()),
     }
@@ -78,6 +90,12 @@ fn unknown(table: &str, key: &str) -> Error {
             "table {table}: {key} is a cleanse policy, not a property to set or unset"
         ))
         .with_hint("CREATE CLEANSE POLICY checks it first, DROP CLEANSE POLICY takes it away");
+    }
+    if key == definition::PROPERTY {
+        return Error::invalid(format!(
+            "table {table}: {key} is the definition of a journal, not a property to set or unset"
+        ))
+        .with_hint("CREATE TABLE .. JOURNAL KEYS (..) makes a journal table");
     }
     if [constraint::CHECK, rule::PROPERTY]
         .iter()

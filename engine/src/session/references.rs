@@ -211,7 +211,7 @@ async fn referrers(scope: &Scope, to: &TableName) -> Result<Vec<Referrer>> {
                 {
                     found.push(Referrer {
                         name: (schema.clone(), name.clone()),
-                        columns: Arc::clone(&opened.snapshot.schema),
+                        columns: opened.columns(),
                         rule,
                         reference,
                     });

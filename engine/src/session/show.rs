@@ -221,8 +221,9 @@ fn files_text(full: &str, files: &FilesEntry) -> String {
 
 fn table_text(full: &str, opened: &Opened) -> Result<String> {
     let (snapshot, rules) = (&opened.snapshot, constraint::rules(opened)?);
-    let mut parts: Vec<String> = snapshot
-        .schema
+    let journal = opened.shape()?;
+    let mut parts: Vec<String> = opened
+        .columns()
         .fields()
         .iter()
         .map(|field| {
@@ -257,7 +258,10 @@ fn table_text(full: &str, opened: &Opened) -> Result<String> {
     if let Some(comment) = &snapshot.metadata.description {
         text.push_str(&format!(" COMMENT {}", literal(comment)));
     }
-    if !snapshot.partition_columns().is_empty() {
+    // By what a journal is partitioned is its own business.
+    if let Some(shape) = &journal {
+        text.push_str(&format!(" {}", sql::journal_clause(&shape.definition)));
+    } else if !snapshot.partition_columns().is_empty() {
         let columns: Vec<String> = snapshot
             .partition_columns()
             .iter()

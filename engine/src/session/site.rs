@@ -17,6 +17,8 @@ use super::scope::Scope;
 use super::{references, run_write};
 use crate::catalog::entry::{Change, Relation, TableEntry};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::definition;
+use crate::journal::shape::Shape;
 use crate::sql;
 use crate::table::actions::Metadata;
 use crate::table::handle::Table;
@@ -25,12 +27,16 @@ use crate::table::{log, mapping, protocol, schema as delta, widening};
 use crate::write::commit::{self, Intent, Outcome, Removes};
 use crate::write::conflict::Reads;
 use crate::write::report::WriteReport;
-use crate::write::target::NewTable;
+use crate::write::target::{JournalMode, JournalTarget, NewTable};
+
+/// Table property: rows that go are marked in files that stay.
+pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 
 /// What a new table is to be, whatever statement asks for it.
 pub(super) struct Spec {
     pub schema: String,
     pub table: String,
+    /// All that are stored.
     pub columns: SchemaRef,
     pub partitioned_by: Vec<String>,
     /// Properties and constraints.
@@ -38,11 +44,27 @@ pub(super) struct Spec {
     pub comment: Option<String>,
     /// Replaces the table that has the name, if one has.
     pub or_replace: bool,
+    /// Whether the rows that fill it are all there was, instant by instant.
+    pub snapshots: bool,
 }
 
 impl Spec {
     pub(super) fn name(&self) -> String {
         format!("{}.{}", self.schema, self.table)
+    }
+
+    /// The journal that it is to be, if it is to be one.
+    fn journal(&self) -> Result<Option<Arc<Shape>>> {
+        let stored = mapping::logical(&self.columns);
+        Shape::of_metadata(&self.name(), &self.configuration, &stored)
+    }
+
+    /// The columns that statements will know.
+    pub(super) fn declared(&self) -> Result<SchemaRef> {
+        Ok(match self.journal()? {
+            Some(shape) => Arc::clone(&shape.declared),
+            None => mapping::logical(&self.columns),
+        })
     }
 }
 
@@ -71,6 +93,7 @@ pub(super) async fn empty(scope: &Arc<Scope>, spec: &Spec) -> Result<()> {
             transaction: None,
             quarantine: Vec::new(),
             replayed: Vec::new(),
+            keeping: None,
             compares: false,
             forgets: false,
             report: WriteReport {
@@ -143,6 +166,7 @@ impl Site {
         for (property, feature) in [
             (mapping::MODE, mapping::FEATURE),
             (widening::ENABLED, widening::FEATURE),
+            (DELETION_VECTORS, "deletionVectors"),
         ] {
             if spec
                 .configuration
@@ -151,6 +175,11 @@ impl Site {
             {
                 features.push(feature);
             }
+        }
+        let definition = definition::of(&spec.name(), &spec.configuration)?;
+        // Events that a journal keeps are listed in the log, which is not a reader's business.
+        if definition.is_some_and(|definition| definition.late.after_micros.is_some()) {
+            features.push("domainMetadata");
         }
         check_partitioning(spec)?;
         let replaced = match scope.pinned.catalog.relation(&spec.schema, &spec.table) {
@@ -241,12 +270,25 @@ impl Site {
             Arc::clone(&self.handle),
             self.base.clone(),
             operation,
-        );
+        )?;
         target.creates = Some(self.new.clone());
-        target.schema = mapping::logical(&spec.columns);
+        target.schema = spec.declared()?;
+        // What the table was that is replaced does not matter.
+        target.journal = spec.journal()?.map(|shape| {
+            Arc::new(JournalTarget {
+                shape,
+                mode: match spec.snapshots {
+                    true => JournalMode::Snapshots,
+                    false => JournalMode::Changes,
+                },
+                instant: Shape::instant(scope.batch_id, self.base.as_deref()),
+                max_delete_fraction: definition::max_delete_fraction(&spec.configuration),
+            })
+        });
         let table = self
             .handle
             .provider(&spec.name(), Arc::new(draft))
+            .current()?
             .with_target(Arc::new(target));
         let name = TableReference::partial(spec.schema.as_str(), spec.table.as_str());
         insert::write(scope, name, table, source, assignment, InsertOp::Append)

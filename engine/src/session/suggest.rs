@@ -64,9 +64,9 @@ pub(super) async fn constraints(scope: &Arc<Scope>, table: &ObjectName) -> Resul
     let mut suggestions = Vec::new();
     for (mut rule, reason) in candidates(&opened, &writes) {
         rule.name = free(&taken, &rule.name);
-        let columns = &opened.snapshot.schema;
+        let columns = opened.columns();
         let partitioned = opened.snapshot.partition_columns();
-        let rule = constraint::define(scope, &opened.name, columns, partitioned, rule).await?;
+        let rule = constraint::define(scope, &opened.name, &columns, partitioned, rule).await?;
         if kept.iter().any(|kept| kept.fingerprint == rule.fingerprint) {
             continue;
         }
@@ -175,7 +175,7 @@ async fn profiles(opened: &Opened) -> Result<Vec<Profile>> {
 /// Rules that all the writes kept, each with what speaks for it.
 fn candidates(opened: &Opened, writes: &[Profile]) -> Vec<(Rule, String)> {
     let mut found = Vec::new();
-    for field in opened.snapshot.schema.fields() {
+    for field in opened.columns().fields() {
         let seen = writes.iter();
         let seen = seen.filter_map(|write| Some((write.rows, write.columns.get(field.name())?)));
         let seen: Vec<(u64, &Values)> = seen.collect();

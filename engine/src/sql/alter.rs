@@ -73,6 +73,18 @@ fn action(reader: &mut Reader<'_>) -> Result<AlterAction> {
         let change = change(reader)?;
         return Ok(AlterAction::AlterColumn { column, change });
     }
+    // A column may have the name: ADD journal TEXT.
+    const JOURNAL: [&[&str]; 4] = [
+        &["JOURNAL"],
+        &["SET", "JOURNAL"],
+        &["ADD", "JOURNAL", "KEYS"],
+        &["DROP", "JOURNAL"],
+    ];
+    if JOURNAL.iter().any(|words| reader.sees(words)) {
+        return Err(reader
+            .unsupported("ALTER TABLE .. JOURNAL")
+            .with_hint("CREATE TABLE .. JOURNAL KEYS (..) AS SELECT makes a journal of rows"));
+    }
     if reader.take(&["ADD"]) {
         return add(reader);
     }

@@ -1,6 +1,7 @@
-//! `table_changes('t', from[, to])`: the rows that versions of a table brought and took.
+//! `table_changes('t', from[, to])`: the rows that versions of a table brought and took. And
+//! `valid_time_changes('t', from, to)`: what began and ended to be true of a journal.
 //!
-//! It looks like a table function, but what it reads is a version of a table like any other, so it is
+//! They look like table functions, but what they read is a table as it was like any other, so they are
 //! taken out of the statement with the version clauses.
 
 use datafusion::sql::sqlparser::ast::{
@@ -11,10 +12,12 @@ use datafusion::sql::sqlparser::ast::{
 use super::reader::Reader;
 use super::statement::folded;
 use super::syntax::at;
-use super::versions::{self, At};
+use super::valid;
+use super::versions::{self, At, Reading};
 use crate::error::{Error, Result};
 
 const NAME: &str = "table_changes";
+const VALID_NAME: &str = "valid_time_changes";
 
 /// Between which versions the rows of a table are compared; both count.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,52 +28,97 @@ pub(crate) struct Changes {
     pub(crate) to: Option<At>,
 }
 
-/// Whether a relation with these arguments is a call of the function.
+/// Whether a relation with these arguments is a call of one of the functions.
 pub(super) fn called(name: &ObjectName, args: Option<&TableFunctionArgs>) -> bool {
-    args.is_some() && folded(name) == [NAME]
+    args.is_some() && (folded(name) == [NAME] || folded(name) == [VALID_NAME])
 }
 
-/// The table and the versions that a call names.
-pub(super) fn read(name: &ObjectName, args: &TableFunctionArgs) -> Result<(ObjectName, Changes)> {
+/// The table that a call names, and what it reads of it.
+pub(super) fn read(name: &ObjectName, args: &TableFunctionArgs) -> Result<(ObjectName, Reading)> {
+    if folded(name) == [VALID_NAME] {
+        return read_valid(name, args);
+    }
     let wrong = |what: String| {
         let error = Error::invalid(what).with_hint(format!(
             "write {NAME}('orders', 3) or {NAME}('orders', 3, 5), with versions or instants"
         ));
         at(error, name.span().start)
     };
+    let (table, bounds) = table_and_bounds(NAME, args, &wrong)?;
+    let (from, to) = match bounds.as_slice() {
+        [from] => (from, None),
+        [from, to] => (from, Some(to)),
+        other => {
+            return Err(wrong(format!(
+                "{NAME} takes a table, a first version and perhaps a last one, but {} arguments are given",
+                other.len() + 1
+            )));
+        }
+    };
+    let changes = Changes {
+        from: bound(from)?,
+        to: to.map(|to| bound(to)).transpose()?,
+    };
+    Ok((table, Reading::Changes(changes)))
+}
+
+fn read_valid(name: &ObjectName, args: &TableFunctionArgs) -> Result<(ObjectName, Reading)> {
+    let wrong = |what: String| {
+        let error = Error::invalid(what).with_hint(format!(
+            "write {VALID_NAME}('prices', '2026-01-01', '2026-02-01'), with instants"
+        ));
+        at(error, name.span().start)
+    };
+    let (table, bounds) = table_and_bounds(VALID_NAME, args, &wrong)?;
+    let [from, to] = bounds.as_slice() else {
+        return Err(wrong(format!(
+            "{VALID_NAME} takes a table, a first instant and a last one, but {} arguments are given",
+            bounds.len() + 1
+        )));
+    };
+    let reading = Reading::ValidChanges {
+        from: valid::instant(from)?,
+        to: valid::instant(to)?,
+    };
+    Ok((table, reading))
+}
+
+/// The table, which is named as a text, and the arguments behind it.
+fn table_and_bounds<'a>(
+    function: &str,
+    args: &'a TableFunctionArgs,
+    wrong: &dyn Fn(String) -> Error,
+) -> Result<(ObjectName, Vec<&'a Expr>)> {
     let mut values: Vec<&Expr> = Vec::with_capacity(3);
     for arg in &args.args {
         match arg {
             FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => values.push(value),
-            other => return Err(wrong(format!("{NAME} does not know the argument {other}"))),
+            other => {
+                return Err(wrong(format!(
+                    "{function} does not know the argument {other}"
+                )));
+            }
         }
     }
-    let (table, from, to) = match values.as_slice() {
-        [table, from] => (table, from, None),
-        [table, from, to] => (table, from, Some(to)),
-        other => {
-            return Err(wrong(format!(
-                "{NAME} takes a table, a first version and perhaps a last one, but {} arguments are given",
-                other.len()
-            )));
-        }
-    };
+    // The number of arguments is counted by the caller, who knows what they are.
+    if values.is_empty() {
+        return Err(wrong(format!(
+            "{function} takes a table, but 0 arguments are given"
+        )));
+    }
+    let table = values.remove(0);
     let Expr::Value(ValueWithSpan {
         value: Value::SingleQuotedString(text),
         ..
     }) = table
     else {
         return Err(wrong(format!(
-            "{NAME} takes the name of a table as a text, not {table}"
+            "{function} takes the name of a table as a text, not {table}"
         )));
     };
     let table = named(text)
-        .ok_or_else(|| wrong(format!("'{text}' in {NAME} is not the name of a table")))?;
-    let changes = Changes {
-        from: bound(from)?,
-        to: to.map(|to| bound(to)).transpose()?,
-    };
-    Ok((table, changes))
+        .ok_or_else(|| wrong(format!("'{text}' in {function} is not the name of a table")))?;
+    Ok((table, values))
 }
 
 fn named(text: &str) -> Option<ObjectName> {

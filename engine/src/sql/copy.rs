@@ -31,7 +31,17 @@ pub(super) fn copy(reader: &mut Reader<'_>) -> Result<Statement> {
     }
     reader.expect(&["TO"])?;
     let target = reader.string()?;
-    let Clauses { format, options } = clauses(reader)?;
+    let place = reader.position();
+    let Clauses {
+        format,
+        debezium,
+        options,
+    } = clauses(reader)?;
+    if debezium {
+        let error = Error::unsupported("COPY .. TO a file as DEBEZIUM is not supported")
+            .with_hint("COPY INTO t FROM 'files' FORMAT DEBEZIUM reads changes of a journal");
+        return Err(error.with_position(place));
+    }
     Ok(Statement::CopyTo(CopyTo {
         source,
         target,
@@ -58,24 +68,37 @@ fn copy_into(reader: &mut Reader<'_>) -> Result<Statement> {
     } else {
         vec![reader.string()?]
     };
-    let Clauses { format, options } = clauses(reader)?;
+    let place = reader.position();
+    let Clauses {
+        format,
+        debezium,
+        options,
+    } = clauses(reader)?;
+    if debezium && !columns.is_empty() {
+        let error = Error::invalid("FORMAT DEBEZIUM and a list of columns exclude each other")
+            .with_hint("the fields of a change are found by their names");
+        return Err(error.with_position(place));
+    }
     Ok(Statement::CopyInto(CopyInto {
         table,
         columns,
         files,
         format,
+        debezium,
         options,
     }))
 }
 
 struct Clauses {
     format: Option<FileFormat>,
+    /// Not a format of files: lines that say what changed.
+    debezium: bool,
     options: Vec<(String, String)>,
 }
 
 /// `{STORED AS | FORMAT | FILEFORMAT} format` and `OPTIONS (..)`, in any order.
 fn clauses(reader: &mut Reader<'_>) -> Result<Clauses> {
-    let (mut format, mut options) = (None, vec![]);
+    let (mut format, mut debezium, mut options) = (None, false, vec![]);
     let mut seen = Once::default();
     loop {
         let place = reader.position();
@@ -89,6 +112,10 @@ fn clauses(reader: &mut Reader<'_>) -> Result<Clauses> {
         {
             seen.first("the file format", reader)?;
             reader.take_symbol(&Token::Eq);
+            if reader.take(&["DEBEZIUM"]) {
+                debezium = true;
+                continue;
+            }
             let named = reader.file_format()?;
             if named == FileFormat::Delta {
                 let error = Error::unsupported("COPY reads and writes files, not DELTA tables")
@@ -99,7 +126,11 @@ fn clauses(reader: &mut Reader<'_>) -> Result<Clauses> {
         } else if reader.sees(&["PARTITIONED"]) {
             return Err(reader.unsupported("COPY .. PARTITIONED BY"));
         } else {
-            return Ok(Clauses { format, options });
+            return Ok(Clauses {
+                format,
+                debezium,
+                options,
+            });
         }
     }
 }

@@ -10,6 +10,7 @@ use super::cleanse;
 use super::confine::row_expression;
 use super::constraint::{rule, sees_rule};
 use super::function;
+use super::journal;
 use super::reader::Reader;
 use super::statement::{
     Check, Column, CreateExternalTable, CreateTable, CreateView, FileFormat, Statement, fold,
@@ -22,7 +23,14 @@ pub(super) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.expect(&["CREATE"])?;
     let or_replace = reader.take(&["OR", "REPLACE"]);
     if reader.take(&["TABLE"]) {
-        return table(reader, or_replace);
+        return table(reader, or_replace, false);
+    }
+    if reader.take(&["JOURNAL"]) {
+        // CREATE JOURNAL t, without TABLE, is as clear.
+        if reader.sees_name(1) {
+            reader.take(&["TABLE"]);
+        }
+        return table(reader, or_replace, true);
     }
     if reader.take(&["VIEW"]) {
         return view(reader, or_replace);
@@ -82,7 +90,8 @@ fn foreign(reader: &Reader<'_>) -> Error {
     }
 }
 
-fn table(reader: &mut Reader<'_>, or_replace: bool) -> Result<Statement> {
+/// With `journal`, the statement says before the name of the table that it keeps one.
+fn table(reader: &mut Reader<'_>, or_replace: bool, journal: bool) -> Result<Statement> {
     let if_not_exists = if_not_exists(reader, or_replace)?;
     let name = reader.object_name()?;
     let mut table = CreateTable {
@@ -93,8 +102,10 @@ fn table(reader: &mut Reader<'_>, or_replace: bool) -> Result<Statement> {
         checks: vec![],
         rules: vec![],
         partitioned_by: vec![],
+        journal: None,
         properties: vec![],
         comment: None,
+        snapshots: false,
         query: None,
     };
     let mut seen = Once::default();
@@ -106,6 +117,9 @@ fn table(reader: &mut Reader<'_>, or_replace: bool) -> Result<Statement> {
             seen.first("PARTITIONED BY", reader)?;
             reader.take(&["PARTITIONED", "BY"]);
             table.partitioned_by = reader.list(partition_column)?;
+        } else if reader.sees(&["JOURNAL"]) {
+            seen.first("JOURNAL KEYS", reader)?;
+            table.journal = Some(journal::clause(reader)?);
         } else if reader.sees(&["TBLPROPERTIES"])
             || reader.sees(&["WITH"]) && reader.sees_symbol(1, &Token::LParen)
         {
@@ -127,6 +141,10 @@ fn table(reader: &mut Reader<'_>, or_replace: bool) -> Result<Statement> {
                 return Err(error.with_position(place));
             }
         } else if reader.take(&["AS"]) {
+            if reader.sees(&["SNAPSHOTS"]) {
+                journal::snapshots_of(table.journal.as_ref(), reader)?;
+                table.snapshots = reader.take(&["SNAPSHOTS"]);
+            }
             table.query = Some(reader.query()?);
             break;
         } else if reader.sees(&["LOCATION"]) || reader.sees(&["STORED"]) {
@@ -136,6 +154,11 @@ fn table(reader: &mut Reader<'_>, or_replace: bool) -> Result<Statement> {
         } else {
             break;
         }
+    }
+    if journal && table.journal.is_none() {
+        return Err(reader.expected("JOURNAL KEYS").with_hint(
+            "CREATE JOURNAL TABLE t (..) JOURNAL KEYS (..) says whose history is kept",
+        ));
     }
     check_table(&table, reader)?;
     Ok(Statement::CreateTable(table))
@@ -426,6 +449,10 @@ fn external_table(reader: &mut Reader<'_>) -> Result<Statement> {
             options = reader.options()?;
         } else if reader.sees(&["PARTITIONED"]) || reader.sees(&["WITH", "ORDER"]) {
             return Err(reader.unsupported("PARTITIONED BY or WITH ORDER of an external table"));
+        } else if reader.sees(&["JOURNAL"]) {
+            return Err(reader
+                .unsupported("JOURNAL KEYS of an external table")
+                .with_hint("a journal is a table of the lake: CREATE TABLE .. JOURNAL KEYS (..)"));
         } else {
             break;
         }

@@ -9,7 +9,8 @@ use super::statement::{Insert, InsertMode, InsertSource, Statement};
 use super::target::{distinct, refuse_clauses};
 use crate::error::{Error, Result};
 
-/// `INSERT {INTO | OVERWRITE [PARTITIONS OF] [TABLE | INTO]} t [(columns)] [BY NAME] [REPLACE WHERE predicate] source`
+/// `INSERT {INTO | OVERWRITE [PARTITIONS OF] [TABLE | INTO]} t [(columns)] [BY NAME] [REPLACE WHERE predicate]
+/// [AS SNAPSHOTS] source`
 pub(super) fn insert(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.expect(&["INSERT"])?;
     let mode = mode(reader)?;
@@ -23,8 +24,13 @@ pub(super) fn insert(reader: &mut Reader<'_>) -> Result<Statement> {
     }
     refuse_target_clauses(reader)?;
     let replace = replace(reader, mode)?;
+    let snapshots = snapshots(reader, mode, replace.is_some())?;
     let place = reader.position();
     let source = if reader.take(&["DEFAULT", "VALUES"]) {
+        if snapshots {
+            let error = Error::invalid("DEFAULT VALUES and AS SNAPSHOTS exclude each other");
+            return Err(error.with_position(place));
+        }
         if by_name || !columns.is_empty() {
             let error = Error::invalid("DEFAULT VALUES takes neither columns nor BY NAME");
             return Err(error.with_position(place));
@@ -40,8 +46,28 @@ pub(super) fn insert(reader: &mut Reader<'_>) -> Result<Statement> {
         replace,
         source,
         mode,
+        snapshots,
     }))
 }
+
+/// `AS SNAPSHOTS`: the source is the history of a journal, all that was true at each instant.
+fn snapshots(reader: &mut Reader<'_>, mode: InsertMode, replaces: bool) -> Result<bool> {
+    if !reader.sees(&SNAPSHOTS) {
+        return Ok(false);
+    }
+    if mode != InsertMode::Append || replaces {
+        let what = match replaces {
+            true => "REPLACE WHERE",
+            false => "INSERT OVERWRITE",
+        };
+        let error = Error::invalid(format!("{what} and AS SNAPSHOTS exclude each other"))
+            .with_hint("INSERT INTO t AS SNAPSHOTS SELECT .. closes what a later snapshot lacks");
+        return Err(error.with_position(reader.position()));
+    }
+    Ok(reader.take(&SNAPSHOTS))
+}
+
+const SNAPSHOTS: [&str; 2] = ["AS", "SNAPSHOTS"];
 
 fn mode(reader: &mut Reader<'_>) -> Result<InsertMode> {
     if reader.take(&["INTO"]) {
@@ -123,7 +149,7 @@ fn refuse_target_clauses(reader: &Reader<'_>) -> Result<()> {
             "partition columns are columns of the source; INSERT OVERWRITE PARTITIONS OF t replaces only the partitions that it has rows for",
         ));
     }
-    if reader.sees(&["AS"]) {
+    if reader.sees(&["AS"]) && !reader.sees(&SNAPSHOTS) {
         return Err(reader.unsupported("an alias for the table that is written"));
     }
     if reader.sees(&["OVERRIDING"]) {

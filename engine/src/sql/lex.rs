@@ -1,17 +1,15 @@
 //! Text to the tokens that the parser understands, each at its place in the text.
 //!
 //! Three things are settled here, where they are a matter of words: the spellings of a version
-//! clause become the ones sqlparser reads, `?` becomes `$1`, `$2`, .., and words that sqlparser
-//! reserves for other systems become plain names again.
+//! clause, `FOR VALID_TIME` and `HISTORY OF` become ones sqlparser reads, `?` becomes `$1`, `$2`, ..,
+//! and words that sqlparser reserves for other systems become plain names again.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{
-    Location, Token, TokenWithSpan, Tokenizer, Whitespace, Word,
-};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Whitespace, Word};
 
 use super::dialect::SelvedgeDialect;
-use super::limits;
 use super::syntax::{at, tokenizer_error};
+use super::{history, limits, valid};
 use crate::error::{Error, Position, Result};
 
 /// A statement's tokens without white space and comments.
@@ -35,6 +33,7 @@ pub(super) fn lex(sql: &str) -> Result<Lexed> {
     limits::check(&tokens)?;
     number_placeholders(&mut tokens)?;
     free_names(&mut tokens);
+    let tokens = valid::spell(history::spell(tokens))?;
     let tokens = spell_versions(tokens)?;
     Ok(Lexed { tokens, end })
 }
@@ -126,26 +125,15 @@ fn spell_versions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
                 continue;
             }
             let period = next(2, &["FROM", "BETWEEN", "CONTAINED", "ALL"]);
-            if next(1, &["VALID_TIME"]) && (as_of || period) {
-                return Err(no_period("FOR VALID_TIME", token.span.start).with_detail(
-                    "valid time is kept by journal tables, which this version does not have",
-                ));
-            }
             if next(1, &["SYSTEM_TIME"]) && period {
-                return Err(no_period("FOR SYSTEM_TIME over a period", token.span.start)
-                    .with_hint("FOR SYSTEM_TIME AS OF reads the table at one instant"));
+                let error = Error::unsupported("FOR SYSTEM_TIME over a period is not supported")
+                    .with_hint("FOR SYSTEM_TIME AS OF reads the table at one instant");
+                return Err(at(error, token.span.start));
             }
         }
         out.push(token.clone());
     }
     Ok(out)
-}
-
-fn no_period(clause: &str, place: Location) -> Error {
-    at(
-        Error::unsupported(format!("{clause} is not supported")),
-        place,
-    )
 }
 
 /// Whether a token is this word, unquoted, in any letter case.
@@ -217,20 +205,83 @@ mod tests {
     }
 
     #[test]
-    fn valid_time_and_periods_are_refused() {
-        for sql in [
-            "t FOR VALID_TIME AS OF x",
-            "t for valid_time from a to b",
-            "t FOR VALID_TIME BETWEEN a AND b",
-            "t FOR VALID_TIME ALL",
-            "t FOR SYSTEM_TIME FROM a TO b",
-            "t FOR SYSTEM_TIME ALL",
-        ] {
+    fn periods_of_system_time_are_refused() {
+        for sql in ["t FOR SYSTEM_TIME FROM a TO b", "t FOR SYSTEM_TIME ALL"] {
             let error = fails(sql);
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{sql}");
             assert_eq!(error.position().unwrap().column, 3, "{sql}");
         }
-        assert!(lex("substring(a for valid_time)").is_ok());
+    }
+
+    #[test]
+    fn valid_time_becomes_a_clause_the_parser_reads() {
+        for (typed, spelled) in [
+            ("t FOR VALID_TIME AS OF x", "AT ( VALID_AS_OF => x )"),
+            (
+                "t for valid_time from a + 1 to b",
+                "AT ( VALID_FROM => a + 1 , VALID_TO => b )",
+            ),
+            (
+                "t FOR VALID_TIME BETWEEN a AND b AND c",
+                "AT ( VALID_BETWEEN => a , VALID_AND => b ) AND c",
+            ),
+            (
+                "t FOR VALID_TIME CONTAINED IN (f(a, 1), b)",
+                "AT ( VALID_IN => f ( a , 1 ) , VALID_UNTIL => b )",
+            ),
+            ("t FOR VALID_TIME ALL x", "AT ( VALID_ALL => TRUE ) x"),
+            (
+                "t FOR VALID_TIME AS OF now() FOR VERSION AS OF 3 x",
+                "AT ( VALID_AS_OF => now ( ) , VERSION => 3 ) x",
+            ),
+            (
+                "t FOR SYSTEM_TIME AS OF y FOR VALID_TIME ALL",
+                "AT ( TIMESTAMP => y , VALID_ALL => TRUE )",
+            ),
+            (
+                "t AT (VERSION => 3) FOR VALID_TIME AS OF x",
+                "AT ( VERSION => 3 , VALID_AS_OF => x )",
+            ),
+            (
+                "t VERSION AS OF 3 JOIN u FOR VALID_TIME ALL",
+                "VERSION AS OF 3 JOIN u AT ( VALID_ALL => TRUE )",
+            ),
+        ] {
+            assert_eq!(text(typed), format!("t {spelled}"), "{typed}");
+        }
+        assert_eq!(
+            text("substring(a for valid_time)"),
+            "substring ( a for valid_time )"
+        );
+    }
+
+    #[test]
+    fn what_valid_time_lacks_is_named() {
+        for (sql, wanted) in [
+            ("t FOR VALID_TIME FROM a", "expected TO of FOR VALID_TIME"),
+            ("t FOR VALID_TIME BETWEEN a OR b", "expected AND of FOR"),
+            ("t FOR VALID_TIME CONTAINED IN a", "expected IN (from, to)"),
+            ("t FOR VALID_TIME CONTAINED IN (a)", "expected , of FOR"),
+            (
+                "t FOR VALID_TIME ALL FOR VALID_TIME ALL",
+                "FOR VALID_TIME is given twice",
+            ),
+        ] {
+            let error = fails(sql);
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{sql}");
+            assert!(error.message().starts_with(wanted), "{sql}: {error}");
+            assert!(error.position().is_some(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_history_of_a_query_becomes_a_call() {
+        assert_eq!(
+            text("FROM history of (SELECT f(a) FROM t) h WHERE (x)"),
+            "FROM __selvedge_history ( ( SELECT f ( a ) FROM t ) ) h WHERE ( x )"
+        );
+        assert_eq!(text("DESCRIBE HISTORY t"), "DESCRIBE HISTORY t");
+        assert_eq!(text("HISTORY OF t"), "HISTORY OF t");
     }
 
     #[test]

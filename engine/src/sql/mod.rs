@@ -21,7 +21,9 @@ mod dialect;
 mod dml;
 mod explain;
 mod function;
+mod history;
 mod insert;
+mod journal;
 mod lex;
 mod limits;
 mod maintenance;
@@ -42,6 +44,7 @@ mod syntax;
 mod target;
 #[cfg(test)]
 mod tests;
+mod valid;
 mod versions;
 mod walk;
 
@@ -51,10 +54,11 @@ pub(crate) use changes::Changes;
 pub(crate) use constraint::{
     Condition, Reference, parse_condition, parse_reference, reference_text, rule_clause,
 };
+pub(crate) use journal::journal_clause;
 pub(crate) use parameters::parameter_count;
 pub(crate) use parser::{parse, parse_expr, parse_relation, parse_value};
 pub(crate) use policy::{name_tables, parse_keys, policy_clause};
 pub(crate) use statement::*;
 pub(crate) use suggest::nearest;
 pub(crate) use syntax::{position, syntax_error};
-pub(crate) use versions::{At, Reading, take_versions};
+pub(crate) use versions::{AS_OF_ROW, At, Reading, Valid, ValidTime, take_versions};

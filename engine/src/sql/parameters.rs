@@ -43,8 +43,16 @@ pub(super) fn check(statement: &Statement) -> Result<()> {
         // These have no plan that a parameter could go into.
         Statement::Restore(_) => "the instant of RESTORE",
         Statement::CheckTable(_) => "the instant of CHECK TABLE",
+        Statement::CheckJournal { .. } => "the instant of CHECK JOURNAL",
+        // Its text is what the log keeps of it.
+        Statement::CorrectJournal(_) => "CORRECT JOURNAL",
         Statement::ExplainQuality(_) => "EXPLAIN QUALITY",
         Statement::Replay(_) => "REPLAY QUARANTINE",
+        Statement::Prepare(prepare)
+            if matches!(*prepare.statement, Statement::CorrectJournal(_)) =>
+        {
+            "CORRECT JOURNAL"
+        }
         _ => return Ok(()),
     };
     match found.first {

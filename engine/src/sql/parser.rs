@@ -9,8 +9,8 @@ use super::statement::Statement;
 use super::suggest::nearest;
 use super::syntax::VERSION_PLACE;
 use super::{
-    alter, cleanse, confine, copy, create, dml, explain, insert, maintenance, merge, parameters,
-    plain, quality, refuse, session, show,
+    alter, cleanse, confine, copy, create, dml, explain, history, insert, journal, maintenance,
+    merge, parameters, plain, quality, refuse, session, show,
 };
 use crate::error::{Error, Result};
 
@@ -74,15 +74,7 @@ pub(crate) fn parse_relation(sql: &str) -> Result<Box<Query>> {
             "'{sql}' is not the name of a table"
         )));
     };
-    let Statement::Query(mut query) = parse("SELECT * FROM t")? else {
-        return Err(Error::internal("a template is not a query"));
-    };
-    if let SetExpr::Select(select) = query.body.as_mut() {
-        for from in &mut select.from {
-            from.relation.clone_from(&table);
-        }
-    }
-    let statement = Statement::Query(query);
+    let statement = Statement::Query(all_of(&table)?);
     refuse::check(&statement)?;
     match statement {
         Statement::Query(query) => Ok(query),
@@ -90,8 +82,21 @@ pub(crate) fn parse_relation(sql: &str) -> Result<Box<Query>> {
     }
 }
 
+/// All columns of a relation.
+pub(super) fn all_of(table: &TableFactor) -> Result<Box<Query>> {
+    let Statement::Query(mut query) = parse("SELECT * FROM t")? else {
+        return Err(Error::internal("a template is not a query"));
+    };
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        for from in &mut select.from {
+            from.relation.clone_from(table);
+        }
+    }
+    Ok(query)
+}
+
 /// Words that begin a statement we run.
-pub(super) const VERBS: [&str; 36] = [
+pub(super) const VERBS: [&str; 38] = [
     "SELECT",
     "WITH",
     "FROM",
@@ -110,6 +115,8 @@ pub(super) const VERBS: [&str; 36] = [
     "RESTORE",
     "ANALYZE",
     "CHECK",
+    "CORRECT",
+    "HISTORY",
     "REPLAY",
     "SUGGEST",
     "CLEANSE",
@@ -201,7 +208,11 @@ pub(super) fn statement(reader: &mut Reader<'_>) -> Result<Statement> {
         "VACUUM" => maintenance::vacuum(reader),
         "RESTORE" => maintenance::restore(reader),
         "ANALYZE" => maintenance::analyze(reader),
+        "CHECK" if reader.sees(&["CHECK", "JOURNAL"]) => journal::check(reader),
         "CHECK" => quality::check(reader),
+        "CORRECT" => journal::correct(reader),
+        "HISTORY" => Err(history::unread(reader)),
+        verb if history::begins(verb) => history::statement(reader),
         "REPLAY" => quality::replay(reader),
         "SUGGEST" => quality::suggest(reader),
         "CLEANSE" => cleanse::cleanse(reader),
@@ -260,10 +271,11 @@ fn finish(reader: &Reader<'_>) -> Result<()> {
     if reader.done() || reader.sees_symbol(0, &Token::SemiColon) {
         return Ok(());
     }
-    if ["VERSION", "TIMESTAMP"]
+    let version = ["VERSION", "TIMESTAMP"]
         .iter()
         .any(|word| reader.sees(&[word, "AS", "OF"]))
-    {
+        || reader.sees(&["AT"]) && reader.sees_symbol(1, &Token::LParen);
+    if version {
         return Err(reader
             .expected("the end of the statement")
             .with_hint(VERSION_PLACE));

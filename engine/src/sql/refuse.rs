@@ -17,11 +17,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 
-use super::changes;
 use super::statement::Statement;
 use super::syntax::at;
 use super::versions::{self, Scopes};
 use super::walk::walk;
+use super::{changes, history};
 use crate::error::{Error, Result};
 
 /// Refuses the statement if any part of it holds a clause that nobody honours.
@@ -353,7 +353,7 @@ fn table_factor(factor: &TableFactor, scopes: &Scopes) -> Result<()> {
                 ],
             )?;
             if let Some(args) = args {
-                table_function(name, args, place)?;
+                table_function(name, args, place, scopes)?;
             }
             if let Some(version) = version {
                 versions::check(version, name, args.is_some(), scopes)?;
@@ -426,9 +426,21 @@ fn json_table(_: &[JsonTableColumn]) -> &'static str {
     "JSON_TABLE"
 }
 
-fn table_function(name: &ObjectName, args: &TableFunctionArgs, place: Location) -> Result<()> {
+fn table_function(
+    name: &ObjectName,
+    args: &TableFunctionArgs,
+    place: Location,
+    scopes: &Scopes,
+) -> Result<()> {
     if changes::called(name, Some(args)) {
         changes::read(name, args)?;
+    }
+    if history::called(name, Some(args)) {
+        let (table, _) = history::read(name, args)?;
+        if scopes.names(&table) {
+            let what = format!("HISTORY OF the common table expression {table}");
+            return Err(no(&what, place).with_hint("it follows a journal table of the lake"));
+        }
     }
     let TableFunctionArgs { args: _, settings } = args;
     refuse(

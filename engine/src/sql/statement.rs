@@ -11,10 +11,12 @@ use crate::quality::rule::Rule;
 
 mod cleanse;
 mod dml;
+mod journal;
 mod quality;
 
 pub(crate) use cleanse::*;
 pub(crate) use dml::*;
+pub(crate) use journal::*;
 pub(crate) use quality::*;
 
 /// One statement. Anything that is not here is refused by name when it is read.
@@ -60,6 +62,13 @@ pub(crate) enum Statement {
         table: ObjectName,
     },
     CheckTable(CheckTable),
+    /// What is wrong with the intervals of a journal; no rows are a proof that nothing is.
+    CheckJournal {
+        table: ObjectName,
+        /// None: the newest version. No parameter in its instant.
+        at: Option<At>,
+    },
+    CorrectJournal(CorrectJournal),
     Replay(Replay),
     /// Rules that the past writes of a table would have kept.
     SuggestConstraints {
@@ -121,6 +130,7 @@ impl Statement {
             Self::Delete(delete) => Some(&delete.table),
             Self::Merge(merge) => Some(&merge.table),
             Self::Truncate { table } => Some(table),
+            Self::CorrectJournal(correction) => Some(&correction.table),
             Self::Replay(replay) => Some(&replay.table),
             Self::ExplainQuality(write) => write.changed_table(),
             Self::Explain(explain) => explain.statement.changed_table(),
@@ -149,8 +159,12 @@ pub(crate) struct CreateTable {
     pub(crate) checks: Vec<Check>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) partitioned_by: Vec<Ident>,
+    /// `JOURNAL KEYS ..`: the table keeps what was true when.
+    pub(crate) journal: Option<JournalClause>,
     pub(crate) properties: Vec<(String, String)>,
     pub(crate) comment: Option<String>,
+    /// `AS SNAPSHOTS`: each instant of the query's rows has all that was true then. Only with `journal` and `query`.
+    pub(crate) snapshots: bool,
     /// `AS query`. With `columns`, its columns go to theirs by position.
     pub(crate) query: Option<Box<Query>>,
 }
@@ -373,6 +387,9 @@ pub(crate) struct CopyInto {
     pub(crate) files: Vec<String>,
     /// None: told by the files' extension.
     pub(crate) format: Option<FileFormat>,
+    /// `FORMAT DEBEZIUM`: each line is a change, told by its envelope. Then there is no other format, and no column
+    /// is named.
+    pub(crate) debezium: bool,
     pub(crate) options: Vec<(String, String)>,
 }
 

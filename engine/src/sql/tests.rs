@@ -3,6 +3,7 @@
 mod changes;
 mod cleanse;
 mod hostile;
+mod journal;
 mod maintenance;
 mod merge;
 mod quality;

@@ -2,14 +2,16 @@
 //!
 //! The planner would drop the clause and read the newest rows, so it never sees one: each table with
 //! a version is replaced by a name of its own, under which the session makes that version known. The
-//! same is done with `table_changes(..)`, which reads versions too.
+//! same is done with what reads a table in another way: `FOR VALID_TIME`, `HISTORY OF`, `table_changes(..)`
+//! and `valid_time_changes(..)`.
 
 use std::fmt;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query,
-    Spanned, TableAlias, TableFactor, TableFunctionArgs, TableVersion, Value, Visitor, VisitorMut,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, ObjectName,
+    Query, Select, Spanned, TableAlias, TableFactor, TableFunctionArgs, TableVersion,
+    TableWithJoins, Value, Visitor, VisitorMut,
 };
 
 use super::changes::{self, Changes};
@@ -17,6 +19,7 @@ use super::confine::constant;
 use super::statement::{Statement, fold, folded};
 use super::syntax::{self, at as placed};
 use super::walk::{walk, walk_mut};
+use super::{history, valid};
 use crate::error::{Error, Position, Result};
 
 /// A table at a version, as a statement reads it.
@@ -38,7 +41,42 @@ pub(crate) enum Reading {
     At(At),
     /// The rows that came and went.
     Changes(Changes),
+    /// What a journal says was true.
+    Valid(Valid),
+    /// What began and ended to be true, from one instant to another.
+    ValidChanges { from: Box<Expr>, to: Box<Expr> },
+    /// The aggregates of a query over the table, through all instants.
+    History(Box<Query>),
 }
+
+/// A journal, read by when its rows were true.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Valid {
+    pub(crate) time: ValidTime,
+    /// The version that says so; the newest one without.
+    pub(crate) at: Option<At>,
+}
+
+/// Instants are values without parameters, columns and subqueries.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ValidTime {
+    /// The state at an instant.
+    AsOf(Box<Expr>),
+    /// Intervals that share an instant with `[from, to)`.
+    FromTo(Box<Expr>, Box<Expr>),
+    /// Intervals that share an instant with `[from, to]`.
+    Between(Box<Expr>, Box<Expr>),
+    /// Intervals that lie in `[from, to)`.
+    ContainedIn(Box<Expr>, Box<Expr>),
+    All,
+    /// The state at an instant of each row of the table it is joined to; the instant stands in the join's
+    /// condition, as an argument of [`AS_OF_ROW`].
+    OfRow,
+}
+
+/// `ON (..) AND __selvedge_as_of_row('name', f.ts)`: of the relation that has this internal name, the row that was
+/// true at the instant. Nothing evaluates it: the session turns the join it stands in into one on intervals.
+pub(crate) const AS_OF_ROW: &str = "__selvedge_as_of_row";
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum At {
@@ -102,7 +140,7 @@ impl Visitor for Names {
             ..
         } = factor
         {
-            self.versions |= version.is_some() || changes::called(name, args.as_ref());
+            self.versions |= version.is_some() || called(name, args.as_ref());
             self.take([name]);
         }
         ControlFlow::Continue(())
@@ -117,34 +155,26 @@ struct Take {
 impl VisitorMut for Take {
     type Break = Error;
 
+    /// Joins come before the relations in them: what is read as of a row of the other side is said in the condition.
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        let mut from = select.from.iter_mut();
+        go(from.try_for_each(|tables| self.joins(tables)))
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-        if let TableFactor::Table {
-            name,
-            alias,
-            version,
-            args,
-            ..
-        } = factor
-        {
-            let (original, reading) = match reading(name, version, args) {
-                Ok(Some(reading)) => reading,
-                Ok(None) => return ControlFlow::Continue(()),
-                Err(error) => return ControlFlow::Break(error),
-            };
-            let last = last(name);
-            let internal = self.name(original, position(name), reading);
-            *name = ObjectName::from(vec![Ident::with_quote('"', internal)]);
-            (*version, *args) = (None, None);
-            if let (None, Some(last)) = (&alias, last) {
-                *alias = Some(TableAlias {
-                    explicit: true,
-                    name: last,
-                    columns: vec![],
-                    at: None,
-                });
-            }
-        }
-        ControlFlow::Continue(())
+        go(match factor {
+            TableFactor::NestedJoin {
+                table_with_joins, ..
+            } => self.joins(table_with_joins),
+            _ => self.relation(factor),
+        })
+    }
+}
+
+fn go(outcome: Result<()>) -> ControlFlow<Error> {
+    match outcome {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
     }
 }
 
@@ -155,16 +185,96 @@ fn reading(
     args: &Option<TableFunctionArgs>,
 ) -> Result<Option<(ObjectName, Reading)>> {
     Ok(match (version, args) {
-        (Some(version), _) => Some((name.clone(), Reading::At(read(version)?))),
-        (None, Some(args)) if changes::called(name, Some(args)) => {
-            let (table, changes) = changes::read(name, args)?;
-            Some((table, Reading::Changes(changes)))
+        (Some(version), _) => Some((name.clone(), clause(version)?)),
+        (None, Some(args)) if changes::called(name, Some(args)) => Some(changes::read(name, args)?),
+        (None, Some(args)) if history::called(name, Some(args)) => {
+            let (table, query) = history::read(name, args)?;
+            Some((table, Reading::History(query)))
         }
         _ => None,
     })
 }
 
+/// Whether a relation with these arguments reads a table in another way, without a clause.
+fn called(name: &ObjectName, args: Option<&TableFunctionArgs>) -> bool {
+    changes::called(name, args) || history::called(name, args)
+}
+
 impl Take {
+    fn relation(&mut self, factor: &mut TableFactor) -> Result<()> {
+        let TableFactor::Table {
+            name,
+            alias,
+            version,
+            args,
+            ..
+        } = factor
+        else {
+            return Ok(());
+        };
+        let Some((original, reading)) = reading(name, version, args)? else {
+            return Ok(());
+        };
+        if let Reading::Valid(Valid {
+            time: ValidTime::AsOf(instant),
+            ..
+        }) = &reading
+            && valid::of_row(instant)
+        {
+            return Err(valid::misplaced(instant));
+        }
+        let called = match &reading {
+            Reading::History(_) => Some(Ident::new(history::ALIAS)),
+            _ => last(name),
+        };
+        let internal = self.name(original, position(name), reading);
+        stand_in(name, alias, called, internal);
+        (*version, *args) = (None, None);
+        Ok(())
+    }
+
+    fn joins(&mut self, tables: &mut TableWithJoins) -> Result<()> {
+        let mut joins = tables.joins.iter_mut();
+        joins.try_for_each(|join| self.as_of_row(join))
+    }
+
+    /// `JOIN t FOR VALID_TIME AS OF f.ts ON ..`: each use reads for itself, since each has instants of its own.
+    fn as_of_row(&mut self, join: &mut Join) -> Result<()> {
+        let Join {
+            relation,
+            join_operator,
+            ..
+        } = join;
+        let TableFactor::Table {
+            name,
+            alias,
+            version,
+            args: None,
+            ..
+        } = relation
+        else {
+            return Ok(());
+        };
+        let (at, instant) = match version.as_ref().map(clause).transpose()? {
+            Some(Reading::Valid(Valid {
+                time: ValidTime::AsOf(instant),
+                at,
+            })) if valid::of_row(&instant) => (at, instant),
+            _ => return Ok(()),
+        };
+        let on = valid::condition(join_operator, &instant)?;
+        let reading = Reading::Valid(Valid {
+            time: ValidTime::OfRow,
+            at,
+        });
+        let called = last(name);
+        let internal = self.name(name.clone(), position(name), reading);
+        *on = valid::with_row(on.clone(), &internal, *instant);
+        stand_in(name, alias, called, internal);
+        *version = None;
+        Ok(())
+    }
+
     /// The name of what is read of a table: one that it has already, or a new one.
     fn name(
         &mut self,
@@ -174,8 +284,17 @@ impl Take {
     ) -> String {
         // Compared as text: expressions that are equal still differ in their places.
         let what = reading.to_string();
+        let of_row = matches!(
+            &reading,
+            Reading::Valid(Valid {
+                time: ValidTime::OfRow,
+                ..
+            })
+        );
         let same = |table: &VersionedTable| {
-            folded(&table.original) == folded(&original) && table.reading.to_string() == what
+            !of_row
+                && folded(&table.original) == folded(&original)
+                && table.reading.to_string() == what
         };
         if let Some(table) = self.found.iter().find(|table| same(table)) {
             return table.internal.clone();
@@ -185,6 +304,9 @@ impl Take {
             Reading::At(At::Version(version)) => format!("{table}@v{version}"),
             Reading::At(At::Timestamp(_)) => format!("{table}@t"),
             Reading::Changes(_) => format!("{table}@changes"),
+            Reading::Valid(_) => format!("{table}@valid"),
+            Reading::ValidChanges { .. } => format!("{table}@valid_changes"),
+            Reading::History(_) => format!("{table}@history"),
         };
         let mut internal = base.clone();
         let mut n = 1;
@@ -203,12 +325,47 @@ impl Take {
     }
 }
 
+/// Puts the internal name where the table's was. Columns are still found by what it was `called`.
+fn stand_in(
+    name: &mut ObjectName,
+    alias: &mut Option<TableAlias>,
+    called: Option<Ident>,
+    internal: String,
+) {
+    *name = ObjectName::from(vec![Ident::with_quote('"', internal)]);
+    if let (None, Some(called)) = (&alias, called) {
+        *alias = Some(TableAlias {
+            explicit: true,
+            name: called,
+            columns: vec![],
+            at: None,
+        });
+    }
+}
+
 impl fmt::Display for Reading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At(at) => at.fmt(f),
             Self::Changes(Changes { from, to: None }) => write!(f, "{from}.."),
             Self::Changes(Changes { from, to: Some(to) }) => write!(f, "{from}..{to}"),
+            Self::Valid(Valid { time, at: None }) => write!(f, "valid {time}"),
+            Self::Valid(Valid { time, at: Some(at) }) => write!(f, "valid {time} at {at}"),
+            Self::ValidChanges { from, to } => write!(f, "valid changes {from}..{to}"),
+            Self::History(query) => write!(f, "history of {query}"),
+        }
+    }
+}
+
+impl fmt::Display for ValidTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AsOf(instant) => write!(f, "AS OF {instant}"),
+            Self::FromTo(from, to) => write!(f, "FROM {from} TO {to}"),
+            Self::Between(from, to) => write!(f, "BETWEEN {from} AND {to}"),
+            Self::ContainedIn(from, to) => write!(f, "CONTAINED IN ({from}, {to})"),
+            Self::All => f.write_str("ALL"),
+            Self::OfRow => f.write_str("AS OF the row"),
         }
     }
 }
@@ -237,11 +394,22 @@ pub(super) fn check(
     function: bool,
     scopes: &Scopes,
 ) -> Result<()> {
+    let said = clause(version).map_err(|error| match error.position() {
+        Some(_) => error,
+        None => placed(error, name.span().start),
+    });
+    let called = match &said {
+        Ok(Reading::Valid(_)) => "FOR VALID_TIME",
+        _ => "a version clause",
+    };
     let error = |what: String| {
-        let error = Error::invalid(format!("a version clause cannot stand on {what}"))
+        let error = Error::invalid(format!("{called} cannot stand on {what}"))
             .with_hint("put it on the tables that are read there");
         placed(error, name.span().start)
     };
+    if function && history::named(name) {
+        return Err(error("HISTORY OF".to_owned()));
+    }
     if function {
         return Err(error(format!("the table function {name}")));
     }
@@ -255,20 +423,24 @@ pub(super) fn check(
     if scopes.names(name) {
         return Err(error(format!("the common table expression {name}")));
     }
-    read(version)
-        .map(drop)
-        .map_err(|error| match error.position() {
-            Some(_) => error,
-            None => placed(error, name.span().start),
-        })
+    said.map(drop)
+}
+
+/// A version, where a statement is about one.
+pub(super) fn read(version: &TableVersion) -> Result<At> {
+    match clause(version)? {
+        Reading::At(at) => Ok(at),
+        _ => Err(Error::invalid("FOR VALID_TIME cannot stand here")
+            .with_hint("name a version: VERSION AS OF 3")),
+    }
 }
 
 /// All spellings to one meaning.
-pub(super) fn read(version: &TableVersion) -> Result<At> {
+fn clause(version: &TableVersion) -> Result<Reading> {
     match version {
-        TableVersion::VersionAsOf(number) => self::number(number),
+        TableVersion::VersionAsOf(number) => self::number(number).map(Reading::At),
         TableVersion::TimestampAsOf(instant) | TableVersion::ForSystemTimeAsOf(instant) => {
-            self::instant(instant)
+            self::instant(instant).map(Reading::At)
         }
         TableVersion::Function(call) => self::call(call),
         TableVersion::Changes { changes, .. } => {
@@ -302,8 +474,8 @@ pub(super) fn instant(instant: &Expr) -> Result<At> {
     Ok(At::Timestamp(Box::new(instant.clone())))
 }
 
-/// `AT (VERSION => n)`, `AT (TIMESTAMP => e)`
-fn call(call: &Expr) -> Result<At> {
+/// `AT (VERSION => n)`, `AT (TIMESTAMP => e)`, and what [`valid::spell`] makes of valid time.
+fn call(call: &Expr) -> Result<Reading> {
     let wrong = || {
         let error = Error::invalid(format!("{call} is not a version clause"))
             .with_hint("use AT (VERSION => n) or AT (TIMESTAMP => instant)");
@@ -322,19 +494,27 @@ fn call(call: &Expr) -> Result<At> {
     };
     let at =
         folded(name) == ["at"] && list.duplicate_treatment.is_none() && list.clauses.is_empty();
-    match list.args.as_slice() {
-        [
+    if !at {
+        return Err(wrong());
+    }
+    let mut arguments = Vec::with_capacity(list.args.len());
+    for argument in &list.args {
+        match argument {
             FunctionArg::Named {
                 name,
                 arg: FunctionArgExpr::Expr(value),
                 operator: _,
-            },
-        ] if at => match fold(name).as_str() {
-            "version" => number(value),
-            "timestamp" => instant(value),
-            _ => Err(wrong()),
+            } => arguments.push((fold(name), value)),
+            _ => return Err(wrong()),
+        }
+    }
+    match arguments.as_slice() {
+        [(name, value)] if name == "version" => number(value).map(Reading::At),
+        [(name, value)] if name == "timestamp" => instant(value).map(Reading::At),
+        arguments => match valid::read(arguments) {
+            Some(valid) => valid.map(Reading::Valid),
+            None => Err(wrong()),
         },
-        _ => Err(wrong()),
     }
 }
 

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use datafusion::sql::sqlparser::ast::{Visit, VisitMut, Visitor, VisitorMut};
 
 use super::statement::{
-    AlterAction, ColumnChange, CopySource, FunctionBody, InsertSource, MergeAction, Statement,
+    AlterAction, ColumnChange, CopySource, Correction, FunctionBody, InsertSource, MergeAction,
+    Statement,
 };
 use super::versions::At;
 
@@ -61,6 +62,9 @@ macro_rules! walk {
                     ControlFlow::Continue(())
                 }
                 Statement::CreateTable(table) => {
+                    if let Some(journal) = &$($mutable)? table.journal {
+                        $visit::visit(&$($mutable)? journal.delete_when, visitor)?;
+                    }
                     for column in &$($mutable)? table.columns {
                         $visit::visit(&$($mutable)? column.default, visitor)?;
                     }
@@ -109,6 +113,18 @@ macro_rules! walk {
                     Some(At::Timestamp(instant)) => $visit::visit(instant, visitor),
                     Some(At::Version(_)) | None => ControlFlow::Continue(()),
                 },
+                Statement::CheckJournal { at, .. } => match at {
+                    Some(At::Timestamp(instant)) => $visit::visit(instant, visitor),
+                    Some(At::Version(_)) | None => ControlFlow::Continue(()),
+                },
+                Statement::CorrectJournal(correct) => {
+                    if let Correction::Set(assignments) = &$($mutable)? correct.change {
+                        for assignment in assignments {
+                            $visit::visit(&$($mutable)? assignment.value, visitor)?;
+                        }
+                    }
+                    $visit::visit(&$($mutable)? correct.predicate, visitor)
+                }
                 Statement::Replay(replay) => {
                     for assignment in &$($mutable)? replay.assignments {
                         $visit::visit(&$($mutable)? assignment.value, visitor)?;

@@ -5,7 +5,9 @@
 //! of the change as partition values. So it is read as every version is: pruned by these three columns, by
 //! partition and by statistics, and nothing that stayed is opened.
 //!
-//! A writer that changes rows by writing whole files anew gives each row of them as gone and come.
+//! A writer that changes rows by writing whole files anew gives each row of them as gone and come. Of a journal the
+//! rows are its intervals, with their begins and ends: what is told is when the lake learned of them, and
+//! `valid_time_changes` tells when they were true.
 
 use std::collections::HashMap;
 use std::sync::Arc;

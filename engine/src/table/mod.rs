@@ -27,6 +27,7 @@
 //! | `located` | where the rows of a scan are: file and position |
 //! | `records/` | what writes said of their rules, and which rows they quarantined |
 //! | `versioned` | a snapshot as DataFusion's `TableProvider` |
+//! | `journal` | a journal by valid time, as views of its raw table |
 //! | `changes` | what versions brought and took, as a table of its own |
 //! | `meta/` | what a snapshot and its log say of the table, as relations |
 
@@ -38,6 +39,7 @@ pub(crate) mod deletion;
 pub(crate) mod erased;
 pub(crate) mod footer;
 pub(crate) mod handle;
+pub(crate) mod journal;
 pub(crate) mod leaves;
 pub(crate) mod located;
 pub(crate) mod location;

@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::error::Result;
 
-use super::actions::{Add, Metadata, Protocol, Remove, Txn};
+use super::actions::{Add, DeletionVector, Metadata, Protocol, Remove, Txn};
 use super::mapping::Mode;
 use super::stats::FileStats;
 
@@ -61,6 +61,29 @@ impl DataFile {
             add,
             stats: OnceLock::new(),
             deleted: OnceCell::new(),
+        }
+    }
+
+    /// The file of `add` as one of which only some rows are to be read: all others are `hidden`. It is for a scan, and
+    /// never for the log: its deletion vector is nowhere but in memory.
+    pub(crate) fn showing(add: &Add, hidden: RoaringTreemap) -> Self {
+        let vector = (!hidden.is_empty()).then(|| DeletionVector {
+            storage_type: "i".to_owned(),
+            path_or_inline_dv: String::new(),
+            offset: None,
+            size_in_bytes: 0,
+            cardinality: i64::try_from(hidden.len()).unwrap_or(i64::MAX),
+        });
+        Self {
+            deleted: match vector {
+                Some(_) => OnceCell::new_with(Some(Arc::new(hidden))),
+                None => OnceCell::new(),
+            },
+            stats: OnceLock::new(),
+            add: Add {
+                deletion_vector: vector,
+                ..add.clone()
+            },
         }
     }
 

@@ -24,7 +24,7 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Pa
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, ident, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -39,7 +39,8 @@ use super::source::source;
 use super::stats::{Summary, VisibleStats};
 use super::{deletion, partition, prune};
 use crate::error::Error;
-use crate::write::target::WriteTarget;
+use crate::journal::shape::Shape;
+use crate::write::target::{JournalMode, JournalTarget, WriteTarget};
 
 /// Deletion vectors that are read at once while a scan is planned.
 const CONCURRENT_READS: usize = 16;
@@ -53,6 +54,8 @@ pub(crate) struct VersionedTable {
     /// Columns as queries see them, and the place of each row when the scan is located.
     columns: SchemaRef,
     located: Option<Arc<Located>>,
+    /// Of a journal: that only its current rows are seen, in its declared columns.
+    current: Option<Arc<Shape>>,
     /// Terms of writes through this table; without them it is read-only.
     target: Option<Arc<WriteTarget>>,
 }
@@ -69,8 +72,37 @@ impl VersionedTable {
             snapshot,
             root,
             located: None,
+            current: None,
             target: None,
         }
+    }
+
+    /// A journal's current rows in the columns that were declared; any other table as it is.
+    ///
+    /// The flag that tells them is the partition of their files, so files are chosen and no row is filtered: counts,
+    /// limits and statistics stay those of the log.
+    pub(crate) fn current(mut self) -> Result<Self, Error> {
+        let Some(shape) = Shape::of(&self.name.to_string(), &self.snapshot)? else {
+            return Ok(self);
+        };
+        let flag = &shape.definition.columns.current;
+        if self.snapshot.partition_columns() != std::slice::from_ref(flag) {
+            return Err(Error::corrupt(format!(
+                "table {}: a journal is partitioned by {flag}, and its metadata says otherwise",
+                self.name
+            )));
+        }
+        self.columns = match self.located {
+            Some(_) => located::with_places(&shape.declared),
+            None => Arc::clone(&shape.declared),
+        };
+        self.current = Some(shape);
+        Ok(self)
+    }
+
+    /// The journal whose current rows these are.
+    pub(crate) fn shape(&self) -> Option<&Arc<Shape>> {
+        self.current.as_ref()
     }
 
     /// The same table, open for rows that are made from its own.
@@ -78,6 +110,24 @@ impl VersionedTable {
         if let Some(target) = &self.target {
             let target = WriteTarget {
                 reads_itself: true,
+                ..target.as_ref().clone()
+            };
+            self.target = Some(Arc::new(target));
+        }
+        self
+    }
+
+    /// The same table, where it is a journal, open for rows that are to it what `mode` says.
+    pub(crate) fn journaling(mut self, mode: JournalMode) -> Self {
+        if let Some(target) = &self.target
+            && let Some(journal) = &target.journal
+        {
+            let journal = JournalTarget {
+                mode,
+                ..journal.as_ref().clone()
+            };
+            let target = WriteTarget {
+                journal: Some(Arc::new(journal)),
                 ..target.as_ref().clone()
             };
             self.target = Some(Arc::new(target));
@@ -150,6 +200,7 @@ impl TableProvider for VersionedTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let filters = &self.of_view(filters);
         let mut files = prune::select_files(session, &self.snapshot, filters)?;
         // A file without visible rows may still lack a column that is NOT NULL by now.
         files.retain(|file| file.rows(&self.snapshot.schema) != Some(0));
@@ -229,6 +280,15 @@ impl TableProvider for VersionedTable {
 }
 
 impl VersionedTable {
+    /// What a row must meet: the filters of the query, and to be current where only such rows are seen.
+    fn of_view(&self, filters: &[Expr]) -> Vec<Expr> {
+        let current = self.current.iter().map(|shape| {
+            let flag = shape.definition.columns.current.as_str();
+            ident(flag).eq(lit(true))
+        });
+        filters.iter().cloned().chain(current).collect()
+    }
+
     fn source(&self, session: &dyn Session, columns: &ScanColumns) -> ParquetSource {
         let floats = footer::holds_floats(columns.table_schema.file_schema());
         let schema = columns.table_schema.clone();

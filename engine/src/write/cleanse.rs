@@ -166,7 +166,8 @@ impl Work for Forgetting {
         }
         if applied.counts.cells_changed() > 0 {
             let compiled = self.run.running.compiled();
-            compiled.hold(&self.rules.checks, &applied.batch)?;
+            let (rules, rows) = (&self.rules, &applied.batch);
+            compiled.hold(&rules.checks, rows, |check| rules.breaking(check, rows))?;
         }
         let rows = applied.batch.num_rows();
         let masks = Masks::columns(&applied.cleansed, rows);

@@ -16,6 +16,7 @@ use super::removal::{self, Removal};
 use super::report::WriteReport;
 use super::target::NewTable;
 use crate::error::{Error, ErrorKind, Result, took_nothing};
+use crate::journal::horizon::{self, Keeping, Kept};
 use crate::quality::record::{Replayed, RuleOutcome, RuleResult, SideFile};
 use crate::settings::Settings;
 use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol, Txn};
@@ -53,6 +54,8 @@ pub(crate) struct Intent {
     pub quarantine: Vec<SideFile>,
     /// Quarantined rows that it takes up again.
     pub replayed: Vec<Replayed>,
+    /// What becomes of the events that a journal keeps.
+    pub keeping: Option<Keeping>,
     /// Whether its rules compared it with the writes before it.
     pub compares: bool,
     /// Whether policies took out of its rows what was asked for by then.
@@ -71,6 +74,7 @@ impl Intent {
             && self.metadata.is_none()
             && self.quarantine.is_empty()
             && self.replayed.is_empty()
+            && self.keeping.is_none()
     }
 }
 
@@ -152,8 +156,16 @@ impl Attempt {
                 return Ok(Outcome::Conflict(reason));
             }
             let version = head.as_ref().map_or(0, |head| head.version + 1);
+            let kept = match self.kept(head.as_deref()) {
+                Ok(kept) => kept,
+                // Somebody else has folded events that this write folds too.
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    return Ok(Outcome::Conflict(error.message().to_owned()));
+                }
+                Err(error) => return Err(error),
+            };
             let removal = removal::of(&self.table, &self.intent, head.as_deref()).await?;
-            let (actions, info, marker) = self.lines(head.as_deref(), version, &removal);
+            let (actions, info, marker) = self.lines(head.as_deref(), version, &removal, kept);
             let token = marker.token.clone();
             let report = marker.report.clone().unwrap_or_default();
             let bytes = log::encode(info, marker, &actions)?;
@@ -202,11 +214,40 @@ impl Attempt {
         .with_hint("run the statement again, or raise max_commit_retries"))
     }
 
+    /// The line that says which events the journal keeps from this version on; None where it is as it was.
+    fn kept(&self, head: Option<&Snapshot>) -> Result<Option<Value>> {
+        let intent = &self.intent;
+        let replaces = intent.protocol.is_some() && matches!(intent.removes, Removes::All);
+        match (head.filter(|_| !replaces), &intent.keeping) {
+            (Some(head), Some(keeping)) => horizon::over(head, keeping)?
+                .map(|kept| horizon::line(&kept))
+                .transpose(),
+            (Some(_), None) => Ok(None),
+            // A table that is made anew keeps nothing of the one before.
+            (None, Some(keeping)) => horizon::line(&Kept {
+                watermark: keeping.watermark,
+                files: keeping.came.clone(),
+            })
+            .map(Some),
+            (None, None) => {
+                let domains = head.map(|head| &head.domains);
+                let had = domains.is_some_and(|domains| domains.contains_key(horizon::DOMAIN));
+                let gone = serde_json::json!({
+                    "domain": horizon::DOMAIN,
+                    "configuration": "",
+                    "removed": true,
+                });
+                Ok(had.then_some(gone))
+            }
+        }
+    }
+
     fn lines(
         &self,
         head: Option<&Snapshot>,
         version: u64,
         removal: &Removal,
+        kept: Option<Value>,
     ) -> (Vec<Action>, CommitInfo, Marker) {
         let intent = &self.intent;
         let now = self.table.ambient.now_ms();
@@ -238,6 +279,7 @@ impl Attempt {
         actions.extend(protocol.cloned().map(Action::Protocol));
         actions.extend(metadata.cloned().map(Action::Metadata));
         actions.extend(intent.transaction.clone().map(Action::Txn));
+        actions.extend(kept.map(Action::DomainMetadata));
         let out = removal.out.iter();
         actions.extend(
             out.map(|file| Action::Remove(removal::line(file, committed_at, !intent.rearranges))),

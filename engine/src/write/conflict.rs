@@ -7,17 +7,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SessionState;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::TryStreamExt;
 use imbl::OrdMap;
 use roaring::RoaringTreemap;
 
 use super::commit::{Intent, Removes};
+use super::journal::keys_in_place;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::horizon;
+use crate::journal::key::{self, KeySet};
+use crate::journal::shape::Shape;
 use crate::table::actions::{Action, Add};
 use crate::table::erased;
 use crate::table::handle::Table;
 use crate::table::located::Asked;
 use crate::table::log::{self, Commit};
 use crate::table::snapshot::{DataFile, Snapshot};
+use crate::table::versioned::VersionedTable;
 
 /// What a write looked at in the table it writes to.
 #[derive(Debug, Clone)]
@@ -28,6 +37,8 @@ pub(crate) enum Reads {
     Rows(Asked),
     /// Rows that pass filters, and that there are no others (MERGE inserts what it did not find).
     Matches(Asked),
+    /// Rows of a journal with these keys, and that there are no others of them.
+    Keys(Arc<TouchedKeys>),
     /// Any row.
     Table,
     /// All rows, and it says something of those that come later too (a constraint).
@@ -76,6 +87,7 @@ pub(super) async fn reason(
             erased.first
         )));
     }
+    let mut came = OrdMap::new();
     for version in base.version + 1..=head.version {
         let commit = log::read(&table.root, version).await?.ok_or_else(|| {
             Error::corrupt(format!(
@@ -99,12 +111,22 @@ pub(super) async fn reason(
                 intent.operation
             )));
         }
-        if overlooked(intent, base, &commit)? {
+        if matches!(intent.reads, Reads::Keys(_)) {
+            came.extend(Touched::of(&commit).came());
+        } else if overlooked(intent, base, &commit)? {
             return Ok(Some(format!(
                 "version {version} of table {name} changed rows that the {} depends on",
                 intent.operation
             )));
         }
+    }
+    if let Reads::Keys(keys) = &intent.reads
+        && keys.met(table, base, head, came).await?
+    {
+        return Ok(Some(format!(
+            "version {} of table {name}, or one before, changed keys that the {} changes too",
+            head.version, intent.operation
+        )));
     }
     Ok(None)
 }
@@ -155,6 +177,83 @@ async fn still_there(
     })
 }
 
+/// Keys of a journal whose rows a write has looked at.
+#[derive(Debug)]
+pub(crate) struct TouchedKeys {
+    pub shape: Arc<Shape>,
+    /// A key is in one of them.
+    pub keys: Vec<Arc<KeySet>>,
+    pub state: SessionState,
+}
+
+/// Rows that may be read to see whether two writes meet. Where more came, doing the step again costs less.
+const MOST_ROWS: u64 = 64 << 20;
+
+impl TouchedKeys {
+    fn has(&self, hash: u64) -> bool {
+        self.keys.iter().any(|keys| keys.has(hash))
+    }
+
+    /// Whether one of the files, or of the events that the journal keeps since `base`, is of one of the keys.
+    async fn met(
+        &self,
+        table: &Table,
+        base: &Snapshot,
+        head: &Snapshot,
+        came: OrdMap<String, Arc<DataFile>>,
+    ) -> Result<bool> {
+        let rows = came.values().map(|file| file.rows(&base.schema));
+        let rows = rows.sum::<Option<u64>>();
+        if rows.is_none_or(|rows| rows > MOST_ROWS) {
+            return Ok(true);
+        }
+        if !came.is_empty() {
+            let files = Arc::new(Snapshot {
+                files: came,
+                ..head.clone()
+            });
+            let places = self
+                .shape
+                .keys
+                .iter()
+                .map(|key| self.shape.places.get(*key));
+            let places: Option<Vec<usize>> = places.map(|place| place.copied()).collect();
+            let places =
+                places.ok_or_else(|| Error::internal("a key of a journal is no column of it"))?;
+            let rows = VersionedTable::new(self.shape.table.clone(), files, table.root.clone());
+            let rows = rows.scan(&self.state, Some(&places), &[], None).await?;
+            if self.found_in(rows, true).await? {
+                return Ok(true);
+            }
+        }
+        let mut kept = horizon::of(head)?;
+        let known = horizon::of(base)?.files;
+        kept.files
+            .retain(|file| !known.iter().any(|old| old.path == file.path));
+        if kept.files.is_empty() {
+            return Ok(false);
+        }
+        let events = horizon::scan(&self.state, &self.shape, &table.root, &head.metadata, &kept)?;
+        self.found_in(events, false).await
+    }
+
+    async fn found_in(&self, rows: Arc<dyn ExecutionPlan>, only_keys: bool) -> Result<bool> {
+        let mut rows = execute_stream(rows, self.state.task_ctx())?;
+        let mut hashes = Vec::new();
+        while let Some(batch) = rows.try_next().await? {
+            let batch = match only_keys {
+                true => keys_in_place(&self.shape, &batch)?,
+                false => batch,
+            };
+            key::hashes(&self.shape, &batch, &mut hashes)?;
+            if hashes.iter().any(|hash| self.has(*hash)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 /// Rows that a statement takes out of one file.
 #[derive(Debug, Clone)]
 pub(crate) struct TakenRows {
@@ -188,23 +287,49 @@ fn replayed_too<'a>(intent: &'a Intent, commit: &Commit) -> Option<&'a str> {
         .map(|own| own.path.as_str())
 }
 
+/// The files whose rows a commit changed.
+struct Touched<'c> {
+    added: Vec<&'c Add>,
+    /// With the count of their deleted rows.
+    removed: BTreeMap<&'c str, i64>,
+}
+
+impl<'c> Touched<'c> {
+    fn of(commit: &'c Commit) -> Self {
+        let (mut added, mut removed) = (Vec::new(), BTreeMap::new());
+        for action in &commit.actions {
+            match action {
+                Action::Add(add) if add.data_change => added.push(add),
+                Action::Remove(remove) if remove.data_change => {
+                    let deleted = remove
+                        .deletion_vector
+                        .as_ref()
+                        .map_or(0, |dv| dv.cardinality);
+                    removed.insert(remove.path.as_str(), deleted);
+                }
+                _ => {}
+            }
+        }
+        Self { added, removed }
+    }
+
+    /// Files that came, or of which rows came back out of a deletion vector.
+    fn came(&self) -> OrdMap<String, Arc<DataFile>> {
+        let came = self.added.iter().filter(|add| {
+            let deleted = add.deletion_vector.as_ref().map_or(0, |dv| dv.cardinality);
+            self.removed
+                .get(add.path.as_str())
+                .is_none_or(|before| deleted < *before)
+        });
+        came.map(|add| (add.path.clone(), Arc::new(DataFile::new((*add).clone()))))
+            .collect()
+    }
+}
+
 /// Whether the commit brought or took rows the intent should have seen.
 fn overlooked(intent: &Intent, base: &Snapshot, commit: &Commit) -> Result<bool> {
-    let mut added: Vec<&Add> = Vec::new();
-    let mut removed: BTreeMap<&str, i64> = BTreeMap::new();
-    for action in &commit.actions {
-        match action {
-            Action::Add(add) if add.data_change => added.push(add),
-            Action::Remove(remove) if remove.data_change => {
-                let deleted = remove
-                    .deletion_vector
-                    .as_ref()
-                    .map_or(0, |dv| dv.cardinality);
-                removed.insert(&remove.path, deleted);
-            }
-            _ => {}
-        }
-    }
+    let touched = Touched::of(commit);
+    let Touched { added, removed } = &touched;
     if added.is_empty() && removed.is_empty() {
         return Ok(false);
     }
@@ -218,7 +343,7 @@ fn overlooked(intent: &Intent, base: &Snapshot, commit: &Commit) -> Result<bool>
         Removes::None | Removes::Rows(_) | Removes::Files(_)
     );
     let asked = match &intent.reads {
-        Reads::Nothing => return Ok(false),
+        Reads::Nothing | Reads::Keys(_) => return Ok(false),
         Reads::Exclusive => return Ok(true),
         _ if blind && may_go_first => return Ok(false),
         Reads::Table => return Ok(true),
@@ -226,15 +351,7 @@ fn overlooked(intent: &Intent, base: &Snapshot, commit: &Commit) -> Result<bool>
     };
     // Rows that came, with a file or out of a deletion vector, it would have had to see. Rows that went are
     // seen by `moved` if this intent takes them too; the others matter only to who counts on them.
-    let came = added.iter().filter(|add| {
-        let deleted = add.deletion_vector.as_ref().map_or(0, |dv| dv.cardinality);
-        removed
-            .get(add.path.as_str())
-            .is_none_or(|before| deleted < *before)
-    });
-    let mut changed: OrdMap<String, Arc<DataFile>> = came
-        .map(|add| (add.path.clone(), Arc::new(DataFile::new((*add).clone()))))
-        .collect();
+    let mut changed = touched.came();
     if matches!(intent.reads, Reads::Matches(_)) {
         for path in removed.keys() {
             match base.files.get(*path) {

@@ -12,14 +12,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use arrow::array::{Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::{concat_batches, filter_record_batch, is_not_null, not};
 use arrow::datatypes::SchemaRef;
 
+use super::journal::riders::apart;
 use super::quality::{narrow, unexpected};
 use super::report::HookReport;
 use super::stage::{Part, Slot, Stage, Step, Work};
 use super::validate::TableRules;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::event::KEEP;
 
 /// Makes the hook of each write.
 pub trait WriteHookSupplier: Send + Sync {
@@ -191,20 +194,31 @@ impl HookStage {
     }
 
     /// The rows that the hook lets through, held to the rules of the table.
-    fn rows(&self, run: &HookRun, rules: &TableRules, batch: RecordBatch) -> Result<RecordBatch> {
+    fn rows(
+        &self,
+        run: &HookRun,
+        rules: &TableRules,
+        batch: RecordBatch,
+        ends: bool,
+    ) -> Result<RecordBatch> {
         run.rows_in.fetch_add(batch.num_rows() as u64, Relaxed);
         let out = self.guarded(|| run.hook.rows(batch.clone()))?;
         let out = if untouched(&batch, &out) {
             batch
         } else {
-            self.hold(rules, batch.num_rows(), out)?
+            self.hold(rules, (batch.num_rows(), ends), out)?
         };
         run.rows_out.fetch_add(out.num_rows() as u64, Relaxed);
         Ok(out)
     }
 
-    /// Checks what a hook has changed as if it had come from outside.
-    fn hold(&self, rules: &TableRules, given: usize, out: RecordBatch) -> Result<RecordBatch> {
+    /// Checks what a hook has changed as if it had come from outside. `ends`: the rows only end keys of a journal.
+    fn hold(
+        &self,
+        rules: &TableRules,
+        (given, ends): (usize, bool),
+        out: RecordBatch,
+    ) -> Result<RecordBatch> {
         let refuse = |what: String| Err(self.fault(ErrorKind::Rejected, &what));
         let (new, old) = (out.schema(), &rules.schema);
         let same_columns =
@@ -218,10 +232,10 @@ impl HookStage {
         if out.num_rows() > given {
             return refuse(format!("made {} rows of {given}", out.num_rows()));
         }
-        for (field, column) in old.fields().iter().zip(out.columns()) {
-            let nulls = column.logical_null_count();
-            if !field.is_nullable() && nulls > 0 {
-                let name = field.name();
+        for at in rules.demanded(ends) {
+            let nulls = out.column(at).logical_null_count();
+            if nulls > 0 {
+                let name = old.field(at).name();
                 return refuse(format!(
                     "left no value in NOT NULL column {name} ({nulls} rows)"
                 ));
@@ -231,7 +245,7 @@ impl HookStage {
         let columns = out.columns().to_vec();
         let out = RecordBatch::try_new_with_options(Arc::clone(old), columns, &options)
             .map_err(|error| self.fault(ErrorKind::Rejected, &format!("gave {error}")))?;
-        for check in &rules.checks {
+        for check in rules.checks.iter().filter(|_| !ends) {
             let rows = check.broken_by(&rules.table, &out)?;
             if let Some(first) = rows.first() {
                 let what = check.describe(&out, *first);
@@ -336,8 +350,11 @@ pub(super) struct AtWork {
 
 impl Work for AtWork {
     fn step(&mut self, batch: RecordBatch) -> Result<Step> {
+        if self.rules.beside() > 0 {
+            return self.ridden(&batch);
+        }
         let rows = narrow(&batch, &self.rules.schema)?;
-        let mut out = self.hook.rows(&self.run, &self.rules, rows)?;
+        let mut out = self.hook.rows(&self.run, &self.rules, rows, false)?;
         let along = &batch.columns()[self.rules.schema.fields().len()..];
         if !along.is_empty() {
             // What comes along says which old row each new one replaces.
@@ -362,6 +379,73 @@ impl Work for AtWork {
     fn end(self) -> Result<()> {
         Ok(())
     }
+}
+
+impl AtWork {
+    /// Rows for a journal. The hook sees those that end keys apart from the others, so that whatever it does with
+    /// the rows of either kind, it is known of each that comes back which kind it is.
+    fn ridden(&self, batch: &RecordBatch) -> Result<Step> {
+        let (asked, ended) = apart(batch)?;
+        let mut out = Vec::with_capacity(4);
+        for (rows, ends) in [(asked, false), (ended, true)] {
+            let Some(rows) = rows else {
+                continue;
+            };
+            for rows in by_keeping(&rows)? {
+                out.push(self.of_kind(&rows, ends)?);
+            }
+        }
+        let on = match out.as_slice() {
+            [one] => one.clone(),
+            many => concat_batches(&self.schema, many).map_err(unexpected)?,
+        };
+        Ok(Step {
+            on: (on.num_rows() > 0).then_some(on),
+            aside: None,
+        })
+    }
+
+    /// Rows that all end their keys or do not, and all say which columns they keep or do not.
+    fn of_kind(&self, batch: &RecordBatch, ends: bool) -> Result<RecordBatch> {
+        let rows = narrow(batch, &self.rules.schema)?;
+        let out = self.hook.rows(&self.run, &self.rules, rows, ends)?;
+        let width = self.rules.schema.fields().len();
+        let riders = batch.columns().get(width..).unwrap_or_default();
+        let riders: Vec<ArrayRef> = if out.num_rows() == batch.num_rows() {
+            riders.to_vec()
+        } else if riders.iter().any(|rider| rider.null_count() > 0) {
+            // None of them keeps columns of its own, so their riders are alike.
+            riders
+                .iter()
+                .map(|rider| rider.slice(0, out.num_rows()))
+                .collect()
+        } else {
+            let what = format!(
+                "dropped {} of {} rows that each say which columns they change",
+                batch.num_rows() - out.num_rows(),
+                batch.num_rows()
+            );
+            return Err(self.hook.fault(ErrorKind::Rejected, &what));
+        };
+        let columns = out.columns().iter().chain(&riders).cloned().collect();
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(unexpected)
+    }
+}
+
+/// The rows that keep columns of their own, and those that do not.
+fn by_keeping(batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
+    let Some(keep) = batch.column_by_name(KEEP) else {
+        return Err(Error::internal("a row for a journal came without riders"));
+    };
+    if keep.null_count() == 0 || keep.null_count() == keep.len() {
+        return Ok(vec![batch.clone()]);
+    }
+    let kept = is_not_null(keep).map_err(unexpected)?;
+    let others = not(&kept).map_err(unexpected)?;
+    [kept, others]
+        .iter()
+        .map(|which| filter_record_batch(batch, which).map_err(unexpected))
+        .collect()
 }
 
 #[cfg(test)]

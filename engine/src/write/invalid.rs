@@ -9,12 +9,13 @@ use arrow::array::{
     make_array, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::compute::take_record_batch;
+use arrow::compute::{or_kleene, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::json::writer::LineDelimited;
 use arrow::json::writer::{LineDelimitedWriter, WriterBuilder};
 
 use super::cast::Cast;
+use super::journal::riders::deletes;
 use super::quality::{Misfits, replaces, set_aside, unexpected};
 use super::validate::{Place, TableRules, cast_column};
 use crate::error::{Error, Result};
@@ -91,7 +92,14 @@ impl Invalid<'_> {
             came: self.json(&came)?,
             columns: self.unfit_columns(&places),
         };
-        let replaces = replaces(&came, self.rules.schema.fields().len());
+        let mut replaces = replaces(&came);
+        // Nothing else keeps such a row from coming back as one that says what is true.
+        if let Some(journal) = &self.rules.journal
+            && !journal.ends_told
+            && let Some(ends) = deletes(&came)
+        {
+            replaces = or_kleene(&replaces, ends).map_err(unexpected)?;
+        }
         set_aside(schema, failures, Some(misfits), replaces, &columns)
     }
 

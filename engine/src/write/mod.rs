@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Received -> Validated -> Hooked -> Cleansed -> Checked   plans only: EXPLAIN shows every stage, nothing happens
+//! [-> events of a journal -> intervals]
 //! -> files, quarantine (first effects, invisible) -> verdicts -> commit (the only visible effect)
 //! ```
 
@@ -13,6 +14,7 @@ pub(crate) mod conflict;
 pub(crate) mod files;
 pub(crate) mod hook;
 mod invalid;
+mod journal;
 mod plan;
 mod quality;
 pub(crate) mod quarantine;

@@ -2,26 +2,32 @@
 //! for quarantine, or hold up the whole write; the numbers of the write are taken of those that go on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, StringArray, UInt32Array,
     new_null_array,
 };
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::take_record_batch;
+use arrow::compute::{concat_batches, filter_record_batch, not, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, UInt32Type};
 
 use super::change::{ChangeAccount, Changes};
+use super::journal::riders::apart;
 use super::stage::{Part, Slot, Stage, Step, Work};
+use super::validate::TableRules;
 use crate::error::{Error, Result};
 use crate::quality::compile::Compiled;
 use crate::quality::evaluate::{Evaluation, Worker};
 use crate::quality::failure::{self, Failure, quarantine_schema};
+use crate::table::located;
 
 /// The rules as a stage of the plan.
 #[derive(Debug)]
 pub(super) struct Checking {
-    /// Columns of the table: what else came with the rows ends here.
+    /// Columns of the table.
+    table: SchemaRef,
+    /// Columns of the rows that go on: but for what a journal must know of them, what came beside ends here.
     schema: SchemaRef,
     /// Columns that rules are asked of: those of the table, and which of their cells were cleansed.
     asked: SchemaRef,
@@ -31,17 +37,26 @@ pub(super) struct Checking {
     compiled: Arc<Compiled>,
     evaluation: Arc<Slot<Evaluation>>,
     changes: Option<ChangeAccount>,
+    /// Rows that no rule is asked of, as they only end a key.
+    unasked: Arc<AtomicU64>,
 }
 
 impl Checking {
     pub(super) fn new(
-        schema: SchemaRef,
+        rules: &TableRules,
         input: &SchemaRef,
         compiled: Arc<Compiled>,
         evaluation: Arc<Slot<Evaluation>>,
         changes: Option<ChangeAccount>,
+        unasked: Arc<AtomicU64>,
     ) -> Self {
-        let (width, all) = (schema.fields().len(), input.fields().len());
+        let table = Arc::clone(&rules.schema);
+        let (width, all) = (table.fields().len(), input.fields().len());
+        let on = input.fields().iter().take(width + rules.beside()).cloned();
+        let schema = match rules.beside() {
+            0 => Arc::clone(&table),
+            _ => Arc::new(Schema::new(on.collect::<Vec<_>>())),
+        };
         // The masks came last, behind the places of old rows.
         let masks = all.saturating_sub(compiled.masks().about().len())..all;
         let from: Vec<usize> = (0..width).chain(masks).collect();
@@ -49,11 +64,13 @@ impl Checking {
         Self {
             asked: Arc::new(Schema::new(asked.collect::<Vec<_>>())),
             from,
-            aside: quarantine_schema(&schema),
+            aside: quarantine_schema(&table),
+            table,
             schema,
             compiled,
             evaluation,
             changes,
+            unasked,
         }
     }
 }
@@ -80,7 +97,9 @@ impl Stage for Checking {
         Ok(Asking {
             worker: evaluation.worker(part.number)?,
             evaluation,
+            table: Arc::clone(&self.table),
             schema: Arc::clone(&self.schema),
+            unasked: Arc::clone(&self.unasked),
             asked: Arc::clone(&self.asked),
             from: self.from.clone(),
             aside: Arc::clone(&self.aside),
@@ -93,7 +112,9 @@ impl Stage for Checking {
 pub(super) struct Asking {
     worker: Worker,
     evaluation: Arc<Evaluation>,
+    table: SchemaRef,
     schema: SchemaRef,
+    unasked: Arc<AtomicU64>,
     asked: SchemaRef,
     from: Vec<usize>,
     aside: SchemaRef,
@@ -102,8 +123,37 @@ pub(super) struct Asking {
 
 impl Work for Asking {
     fn step(&mut self, batch: RecordBatch) -> Result<Step> {
-        let rows = narrow(&batch, &self.schema)?;
-        let sorted = match self.asked.fields().len() == self.schema.fields().len() {
+        let (asked, ended) = apart(&batch)?;
+        let mut step = match asked {
+            Some(asked) => self.ask(asked)?,
+            None => Step::default(),
+        };
+        let Some(ended) = ended else {
+            return Ok(step);
+        };
+        let count = ended.num_rows() as u64;
+        self.unasked.fetch_add(count, Relaxed);
+        if self.evaluation.fails() {
+            return Ok(step);
+        }
+        let ended = narrow(&ended, &self.schema)?;
+        step.on = Some(match step.on {
+            Some(on) => concat_batches(&self.schema, [&on, &ended]).map_err(unexpected)?,
+            None => ended,
+        });
+        Ok(step)
+    }
+
+    fn end(self) -> Result<()> {
+        self.worker.finish()
+    }
+}
+
+impl Asking {
+    /// Asks the rules of rows that say what is true.
+    fn ask(&mut self, batch: RecordBatch) -> Result<Step> {
+        let rows = narrow(&batch, &self.table)?;
+        let sorted = match self.asked.fields().len() == self.table.fields().len() {
             true => self.worker.sort(&rows)?,
             false => self.worker.sort(&self.marked(&batch)?)?,
         };
@@ -112,13 +162,24 @@ impl Work for Asking {
             return Ok(Step::default());
         }
         let Some((on, out)) = sorted.left else {
-            let on = (rows.num_rows() > 0).then_some(rows);
+            let on = match self.schema.fields().len() == self.table.fields().len() {
+                true => rows,
+                false => narrow(&batch, &self.schema)?,
+            };
+            let on = (on.num_rows() > 0).then_some(on);
             return Ok(Step { on, aside: None });
         };
         if let Some(changes) = &self.changes {
-            spare(changes, &batch, &self.schema, &out)?;
+            spare(changes, &batch, &self.table, &out)?;
         }
-        let on = narrow(&on, &self.schema)?;
+        let on = match self.schema.fields().len() == self.table.fields().len() {
+            true => narrow(&on, &self.schema)?,
+            false => {
+                let kept = not(&out).map_err(unexpected)?;
+                let on = filter_record_batch(&batch, &kept).map_err(unexpected)?;
+                narrow(&on, &self.schema)?
+            }
+        };
         Ok(Step {
             on: (on.num_rows() > 0).then_some(on),
             aside: match sorted.quarantined.is_empty() {
@@ -128,12 +189,6 @@ impl Work for Asking {
         })
     }
 
-    fn end(self) -> Result<()> {
-        self.worker.finish()
-    }
-}
-
-impl Asking {
     /// The columns of the table, and which of their cells were cleansed.
     fn marked(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let columns = self.from.iter().map(|at| Arc::clone(batch.column(*at)));
@@ -149,8 +204,8 @@ impl Asking {
         let places: UInt32Array = quarantined.iter().map(|(row, _)| *row as u32).collect();
         let taken = take_record_batch(batch, &places).map_err(unexpected)?;
         let failures = quarantined.iter().map(|(_, failures)| failures.as_slice());
-        let width = self.schema.fields().len();
-        let replaces = replaces(&taken, width);
+        let width = self.table.fields().len();
+        let replaces = replaces(&taken);
         set_aside(
             &self.aside,
             failures,
@@ -191,13 +246,10 @@ pub(super) fn set_aside<'a>(
     RecordBatch::try_new(Arc::clone(schema), columns.collect()).map_err(unexpected)
 }
 
-/// Which rows were to take the place of one of the table: those that come with its place behind their `width`
-/// columns.
-pub(super) fn replaces(batch: &RecordBatch, width: usize) -> BooleanArray {
-    let places = match batch.columns().get(width..).unwrap_or_default() {
-        [file, row] => Some((file, row)),
-        _ => None,
-    };
+/// Which rows were to take the place of one of the table: those that come with its place.
+pub(super) fn replaces(batch: &RecordBatch) -> BooleanArray {
+    let file = batch.column_by_name(located::FILE);
+    let places = file.zip(batch.column_by_name(located::ROW));
     let replaces = |at| places.is_some_and(|(file, row)| file.is_valid(at) && row.is_valid(at));
     (0..batch.num_rows()).map(|at| Some(replaces(at))).collect()
 }

@@ -8,7 +8,7 @@ use arrow::array::{Array, AsArray, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
-use datafusion::execution::TaskContext;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc::Receiver;
@@ -74,7 +74,14 @@ impl Quarantine {
         let table = target
             .metadata()
             .ok_or_else(|| Error::internal(format!("the write to {} has no table", target.name)))?;
-        let in_files = mapping::in_files(&target.schema, table)?;
+        let in_files = match target.journals() {
+            // Rows on their way lack the columns that the journal adds.
+            Some(journal) => {
+                let all = mapping::in_files(&journal.shape.stored, table)?;
+                all.project(&journal.shape.places).map_err(renamed)?
+            }
+            None => mapping::in_files(&target.schema, table)?,
+        };
         let schema = quarantine_schema(&in_files);
         let names = Names::new(&target.schema, &in_files);
         // What files call a column tells no less of a person.
@@ -100,8 +107,21 @@ impl Quarantine {
         let batches = stream::unfold(rows, |mut rows| async {
             rows.recv().await.map(|batch| (batch, rows))
         });
+        let rows = RecordBatchStreamAdapter::new(
+            Arc::clone(&self.schema),
+            batches.map(Ok::<_, DataFusionError>),
+        );
+        self.hold_rows(Box::pin(rows), context).await
+    }
+
+    /// The same of rows that a stream gives.
+    pub(super) async fn hold_rows(
+        &self,
+        rows: SendableRecordBatchStream,
+        context: &Arc<TaskContext>,
+    ) -> Result<Held> {
         let names = self.names.clone();
-        let batches = batches.map(move |batch| names.of(batch).map_err(DataFusionError::from));
+        let batches = rows.map(move |batch| names.of(batch?).map_err(DataFusionError::from));
         let rows = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches);
         self.sink.hold_rows(Box::pin(rows), context).await
     }

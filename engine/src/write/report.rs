@@ -6,7 +6,7 @@ use crate::cleanse::record::PolicyResult;
 use crate::quality::record::{MetricValue, RuleResult};
 
 /// The account of one write. `received = written + dropped + quarantined + erased` for a plain table, but for rows
-/// that hooks left out.
+/// that hooks left out; for a journal `accepted` stands in the place of `written`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
@@ -21,6 +21,27 @@ pub struct WriteReport {
     pub batch_id: i64,
     /// Rows that reached the write path.
     pub rows_received: u64,
+    /// Rows that became events of a journal.
+    #[serde(skip_serializing_if = "nothing")]
+    pub rows_accepted: u64,
+    /// Of these, the ones that told nothing new.
+    #[serde(skip_serializing_if = "nothing")]
+    pub rows_unchanged: u64,
+    /// Of these, the ones that came after events of later instants.
+    #[serde(skip_serializing_if = "nothing")]
+    pub rows_late: u64,
+    /// Intervals of a journal that begin with the write.
+    #[serde(skip_serializing_if = "nothing")]
+    pub intervals_opened: u64,
+    /// Intervals of a journal that end with the write.
+    #[serde(skip_serializing_if = "nothing")]
+    pub intervals_closed: u64,
+    /// Intervals of a journal whose untracked columns have other values.
+    #[serde(skip_serializing_if = "nothing")]
+    pub intervals_updated: u64,
+    /// The statement that put intervals right by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<String>,
     /// Rows in the new files.
     pub rows_written: u64,
     /// Rows that rules left out.
@@ -75,6 +96,7 @@ impl WriteReport {
     /// Rows the statement inserted, updated or deleted: what SQL clients call the affected rows.
     pub fn rows_affected(&self) -> u64 {
         match self.rows_inserted + self.rows_updated + self.rows_deleted {
+            0 if self.rows_accepted > 0 => self.rows_accepted,
             0 => self.rows_written,
             changed => changed,
         }

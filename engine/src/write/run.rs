@@ -15,13 +15,14 @@ use tokio::sync::mpsc::Receiver;
 use super::commit::{self, Intent, Outcome, PartitionKey, Removes};
 use super::conflict::Reads;
 use super::files::{FileSink, Held, Written};
+use super::journal;
 use super::quarantine::{Quarantine, discreet, side_files};
 use super::report::WriteReport;
 use super::stages::{Checked, Settled, WriteRun};
 use super::target::WriteTarget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::quality::past::{MOST_SAMPLES, Past};
-use crate::table::actions::Add;
+use crate::table::actions::{Add, Metadata};
 use crate::table::records::{self, Record};
 
 /// Runs a write to its commit.
@@ -31,6 +32,9 @@ pub(super) async fn run(
     op: InsertOp,
     context: &Arc<TaskContext>,
 ) -> Result<WriteReport> {
+    if let Some(journal) = target.journals() {
+        return Box::pin(journal::run::run(rows, target, journal, op, context)).await;
+    }
     let started_ms = target.ambient.now_ms();
     let _running = target
         .table
@@ -130,13 +134,10 @@ impl Files {
 
 impl Outputs {
     fn new(target: &WriteTarget, run: &WriteRun) -> Result<Self> {
-        let metadata = target
-            .metadata()
-            .ok_or_else(|| Error::internal(format!("the write to {} has no table", target.name)))?;
         let sink = FileSink::new(
             &target.table.root,
             &target.schema,
-            metadata,
+            table_of(target)?,
             target.settings.target_file_bytes,
             target.ambient.ids(),
             target.ambient.millis(),
@@ -191,8 +192,14 @@ impl Outputs {
     }
 }
 
+/// The terms of the table that a write goes to.
+pub(super) fn table_of(target: &WriteTarget) -> Result<&Metadata> {
+    let metadata = target.metadata();
+    metadata.ok_or_else(|| Error::internal(format!("the write to {} has no table", target.name)))
+}
+
 /// What all stages say, and that no row was lost on the way.
-async fn verdict(
+pub(super) async fn verdict(
     run: WriteRun,
     target: &WriteTarget,
     (written, aside): (u64, u64),
@@ -236,11 +243,12 @@ fn class(operation: &str) -> &str {
 }
 
 /// The account of a write, as far as its stages tell it.
-fn account(settled: &mut Settled, target: &WriteTarget) -> WriteReport {
+pub(super) fn account(settled: &mut Settled, target: &WriteTarget) -> WriteReport {
     WriteReport {
         table: target.name.clone(),
         operation: target.operation.to_owned(),
         batch_id: target.batch_id,
+        corrected: target.corrected.clone(),
         rows_received: settled.rows_received,
         rows_written: settled.rows_written,
         rows_dropped: settled.rows_dropped,
@@ -301,6 +309,7 @@ fn intent(
         transaction: None,
         quarantine,
         replayed,
+        keeping: None,
         compares: settled.looked_back,
         forgets: !report.policies.is_empty(),
         report,
@@ -309,7 +318,7 @@ fn intent(
 }
 
 /// A write that the rules refused leaves a record beside the table, and no version.
-async fn remember_refusal(target: &WriteTarget, report: WriteReport, error: &Error) {
+pub(super) async fn remember_refusal(target: &WriteTarget, report: WriteReport, error: &Error) {
     if target.base.is_none() {
         // There is no table yet, and there will be none.
         return;
@@ -431,7 +440,7 @@ fn removes(op: InsertOp, adds: &[Add]) -> Removes {
 }
 
 /// What the log says of the write, in the words other Delta writers use.
-fn parameters(target: &WriteTarget, op: InsertOp) -> BTreeMap<String, Value> {
+pub(super) fn parameters(target: &WriteTarget, op: InsertOp) -> BTreeMap<String, Value> {
     if target.change.is_some() {
         return BTreeMap::new();
     }

@@ -9,7 +9,9 @@ use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr::{
+    EquivalenceProperties, OrderingRequirements, Partitioning, PhysicalExpr,
+};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
@@ -17,6 +19,7 @@ use datafusion::physical_plan::{
 };
 use futures::stream;
 
+use super::journal;
 use super::report::WriteReport;
 pub(crate) use super::run::{REPLAY, Rehearsal};
 use super::run::{rehearse, run};
@@ -126,7 +129,19 @@ impl ExecutionPlan for WriteExec {
     }
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::UnspecifiedDistribution]
+        vec![match self.target.journals() {
+            Some(_) => Distribution::SinglePartition,
+            None => Distribution::UnspecifiedDistribution,
+        }]
+    }
+
+    /// Events of a journal are taken key by key.
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        let order = self.target.journals().and_then(|target| {
+            // The stage that makes events was put there with this order: it has its columns.
+            journal::ordering(&target.shape, &self.rows.plan.schema()).ok()
+        });
+        vec![order.map(OrderingRequirements::from)]
     }
 
     /// The files spread the rows themselves; the stages before them are where more partitions help.

@@ -37,6 +37,9 @@ pub(super) trait Stage: fmt::Debug + Send + Sync + Sized + 'static {
     /// Follows the name in plans.
     fn describe(&self) -> String;
 
+    /// Whether a column that goes on stands where it came in, so that an order of what goes on may be made below.
+    const IN_PLACE: bool = true;
+
     /// Columns of the rows that go on.
     fn schema(&self) -> &SchemaRef;
 
@@ -137,7 +140,7 @@ impl<S: Stage> ExecutionPlan for StageExec<S> {
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
+        vec![S::IN_PLACE]
     }
 
     /// The order of an INSERT .. ORDER BY is the order in the files: no repartitioning for our sake.

@@ -7,7 +7,11 @@
 //! ```
 //!
 //! The first is there for statements that change rows, or take them out of quarantine: it keeps the places of the
-//! old ones.
+//! old ones. Rows for a journal get riders there, and behind the last stage become events:
+//!
+//! ```text
+//! Received -> with riders -> .. -> Checked -> events -> sorted -> (spool, step, commit)
+//! ```
 //!
 //! Plans only: building them runs nothing. What a run counts lives in slots shared by the account and
 //! the plan nodes (copies of a node made by the optimizer share them too). [`WriteAccount::begin`]
@@ -16,10 +20,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::execution::TaskContext;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use roaring::RoaringTreemap;
 use tokio::sync::mpsc::{self, Receiver};
@@ -27,14 +32,18 @@ use tokio::sync::mpsc::{self, Receiver};
 use super::change::{Change, ChangeAccount, Changed, Changing};
 use super::cleanse::{CleanseAccount, Cleansing};
 use super::hook::{HookStage, Hooking, WriteContext, WriteHookSupplier};
+use super::journal;
+use super::journal::riders::Riding;
 use super::quality::Checking;
 use super::replay::{Taken, Taking};
 use super::report::HookReport;
 use super::stage::{Aside, Slot, StageExec};
+use super::target::JournalTarget;
 use super::validate::{TableRules, Validating, Violations};
 use crate::cleanse::mask::Masks;
 use crate::cleanse::record::PolicyResult;
 use crate::error::{Error, Result};
+use crate::quality::check::CompiledCheck;
 use crate::quality::compile::Compiled;
 use crate::quality::evaluate::Evaluation;
 use crate::quality::past::Past;
@@ -125,6 +134,20 @@ impl Received {
         }
     }
 
+    /// The same rows with what a journal must know of them beside their columns.
+    pub(super) fn riding(
+        self,
+        rules: &TableRules,
+        delete_when: Option<CompiledCheck>,
+    ) -> Result<Self> {
+        let given = self.plan.schema();
+        let stage = Riding::new(&rules.table, &rules.schema, delete_when, &given)?;
+        Ok(Self {
+            plan: StageExec::plan(Arc::new(stage), self.plan, None),
+            ..self
+        })
+    }
+
     /// Holds the rows to what the table demands of them. Those that go to quarantine are cleansed on their way.
     pub(super) fn validate(
         self,
@@ -152,6 +175,7 @@ impl Received {
                 hooks: Vec::new(),
                 cleansing,
                 quality: None,
+                state: None,
                 aside,
                 quarantines: rules.quarantines_invalid,
             },
@@ -223,21 +247,24 @@ impl Cleansed {
             rules,
             masks,
         } = self;
-        let along = plan.schema().fields().len() > rules.schema.fields().len();
+        let own = rules.schema.fields().len() + rules.beside();
+        let along = plan.schema().fields().len() > own;
         if !compiled.is_empty() || along {
             let compiled = Arc::new(compiled.masked(masks));
             let quality = QualityAccount {
                 compiled: Arc::clone(&compiled),
                 evaluation: Arc::default(),
+                unasked: Arc::default(),
             };
             account.quarantines |= compiled.quarantines();
             let sets_aside = compiled.quarantines().then(|| Arc::clone(&account.aside));
             let stage = Checking::new(
-                Arc::clone(&rules.schema),
+                &rules,
                 &plan.schema(),
                 compiled,
                 Arc::clone(&quality.evaluation),
                 account.changes.clone(),
+                Arc::clone(&quality.unasked),
             );
             plan = StageExec::plan(Arc::new(stage), plan, sets_aside);
             account.quality = Some(quality);
@@ -249,8 +276,23 @@ impl Cleansed {
     }
 }
 
+impl Checked {
+    /// The events that the rows are for a journal, in the order of their keys. The step looks for stored rows with
+    /// `state`.
+    pub(super) fn journal(self, target: &JournalTarget, state: &SessionState) -> Result<Self> {
+        let account = WriteAccount {
+            state: Some(Box::new(state.clone())),
+            ..Arc::unwrap_or_clone(self.account)
+        };
+        Ok(Self {
+            plan: journal::plan(self.plan, target)?,
+            account: Arc::new(account),
+        })
+    }
+}
+
 /// What the stages of one planned write count.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WriteAccount {
     table: String,
     rules: Arc<TableRules>,
@@ -260,14 +302,18 @@ pub(crate) struct WriteAccount {
     hooks: Vec<Arc<HookStage>>,
     cleansing: Option<CleanseAccount>,
     quality: Option<QualityAccount>,
+    /// Of a write to a journal: with what the step plans its queries.
+    state: Option<Box<SessionState>>,
     aside: Aside,
     quarantines: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct QualityAccount {
     compiled: Arc<Compiled>,
     evaluation: Arc<Slot<Evaluation>>,
+    /// Rows of the run that no rule is asked of.
+    unasked: Arc<AtomicU64>,
 }
 
 /// One run of a write. Dropping it unsettled closes the account: the rows were not accepted.
@@ -325,6 +371,7 @@ impl WriteAccount {
         if let Some(quality) = &self.quality {
             let evaluation = Evaluation::begin(&quality.compiled, context).await?;
             quality.evaluation.open(evaluation)?;
+            quality.unasked.store(0, Relaxed);
         }
         if self.quarantines {
             let (sender, receiver) = mpsc::channel(ASIDE_BATCHES);
@@ -335,7 +382,28 @@ impl WriteAccount {
     }
 }
 
+impl WriteAccount {
+    /// With what a write to a journal plans its queries.
+    pub(super) fn state(&self) -> Result<&SessionState> {
+        let state = self.state.as_deref();
+        state.ok_or_else(|| Error::internal("a write to a journal was planned as that of a table"))
+    }
+
+    /// Whether rows that are none of the table's go to quarantine.
+    pub(super) fn quarantines_invalid(&self) -> bool {
+        self.rules.quarantines_invalid
+    }
+}
+
 impl WriteRun {
+    /// Where rows go behind the stages that are none of the table's, if they go to quarantine.
+    pub(super) fn sends_invalid(&self) -> Result<Option<Arc<mpsc::Sender<RecordBatch>>>> {
+        match self.account.rules.quarantines_invalid {
+            true => self.account.aside.current().map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Whether rows may go to quarantine.
     pub(crate) fn sets_aside(&self) -> bool {
         self.aside.is_some()
@@ -409,10 +477,11 @@ impl WriteRun {
             settled.looked_back = all && evaluation.looks_back();
             let found = evaluation.settle(past, all)?;
             let out = found.dropped + found.quarantined;
-            if found.asked != expected || out > expected {
+            let came = found.asked + quality.unasked.load(Relaxed);
+            if came != expected || out > expected {
                 return Err(Error::internal(format!(
-                    "table {}: {expected} rows went to the rules, {} arrived and {out} left",
-                    account.table, found.asked
+                    "table {}: {expected} rows went to the rules, {came} arrived and {out} left",
+                    account.table
                 )));
             }
             expected -= out;

@@ -12,6 +12,7 @@ use super::hook::WriteHookSupplier;
 use crate::cleanse::policy::{self, Policy};
 use crate::clock::Ambient;
 use crate::error::{Error, Result};
+use crate::journal::shape::Shape;
 use crate::quality::metric::Partitioning;
 use crate::quality::record::Replayed;
 use crate::quality::rule::{self, Rule};
@@ -42,9 +43,13 @@ pub(crate) struct WriteTarget {
     pub replays: Option<Arc<Located>>,
     /// What the table becomes when rows are first marked as deleted, if it may.
     pub vectors: Option<NewTable>,
+    /// What rows become in a journal; `None` where they are rows of the table as they are.
+    pub journal: Option<Arc<JournalTarget>>,
+    /// The text of a statement that puts intervals of a journal right by hand, which is its own record.
+    pub corrected: Option<String>,
     /// Name of the operation in the log.
     pub operation: &'static str,
-    /// Columns of the table in order, with the types rows must have.
+    /// Columns of the table in order, with the types rows must have; of a journal those that were declared.
     pub schema: SchemaRef,
     /// Milliseconds since the epoch of the statement.
     pub batch_id: i64,
@@ -52,6 +57,30 @@ pub(crate) struct WriteTarget {
     pub hooks: Vec<Arc<dyn WriteHookSupplier>>,
     pub settings: Settings,
     pub ambient: Ambient,
+}
+
+/// How rows become intervals of a journal.
+#[derive(Debug, Clone)]
+pub(crate) struct JournalTarget {
+    pub shape: Arc<Shape>,
+    pub mode: JournalMode,
+    /// When rows that say no instant of their own are true from, in microseconds since the epoch.
+    pub instant: i64,
+    /// The largest part of the current keys that a snapshot may close.
+    pub max_delete_fraction: f64,
+}
+
+/// What the rows of a write to a journal are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JournalMode {
+    /// Changes of keys; of the other keys they say nothing.
+    Changes,
+    /// Of each instant, all rows there are.
+    Snapshots,
+    /// Changes that a statement made of the current rows: none of them may come late.
+    Dml,
+    /// Intervals themselves, put right by hand.
+    Correction,
 }
 
 /// The first lines of a table's log.
@@ -68,6 +97,26 @@ impl WriteTarget {
             (Some(new), _) => Some(&new.metadata),
             (None, Some(base)) => Some(&base.metadata),
             (None, None) => None,
+        }
+    }
+
+    /// The journal whose changes the rows are; None where rows are stored as they are.
+    pub(super) fn journals(&self) -> Option<&Arc<JournalTarget>> {
+        let journal = self.journal.as_ref()?;
+        (journal.mode != JournalMode::Correction).then_some(journal)
+    }
+
+    /// Columns of rows on their way: those of the table, and of a journal such that rows that only end a key fit.
+    pub(super) fn flow(&self) -> &SchemaRef {
+        self.journals()
+            .map_or(&self.schema, |journal| &journal.shape.flow)
+    }
+
+    /// The partition columns that rows on their way have.
+    pub(super) fn flow_partition_columns(&self) -> &[String] {
+        match self.journals() {
+            Some(_) => &[],
+            None => self.partition_columns(),
         }
     }
 
@@ -99,7 +148,7 @@ impl WriteTarget {
 
     /// How metrics tell the partitions of the table apart.
     pub(super) fn partitioning(&self) -> Result<Partitioning> {
-        let columns = self.partition_columns().iter();
+        let columns = self.flow_partition_columns().iter();
         let columns = columns.map(|name| {
             self.schema.index_of(name).map_err(|error| {
                 Error::corrupt(format!(

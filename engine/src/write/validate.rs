@@ -21,6 +21,7 @@ use super::cast::{Cast, CastFailure, lossless};
 use super::change::{ChangeAccount, Changes};
 use super::cleanse::{CleanseAccount, CleanseRun};
 use super::invalid::{Invalid, Refusal};
+use super::journal::riders::{RIDERS, deletes, is_delete};
 use super::quality::spare;
 use super::stage::{Part, Slot, Stage, Step, Work};
 use crate::error::{Error, Result};
@@ -35,6 +36,8 @@ pub(crate) struct TableRules {
     pub table: String,
     /// Columns with their exact types; those that are not nullable are NOT NULL.
     pub schema: SchemaRef,
+    /// Of a journal, what it needs of rows; None for a plain table.
+    pub journal: Option<Needed>,
     pub checks: Vec<CompiledCheck>,
     /// Whether the last check is a condition of the statement, which holds for all of its rows or fails it.
     pub condition: bool,
@@ -42,17 +45,88 @@ pub(crate) struct TableRules {
     pub quarantines_invalid: bool,
 }
 
+/// Columns in which rows for a journal must have a value.
+#[derive(Debug, Clone)]
+pub(crate) struct Needed {
+    /// Each row: the keys, and when it is true from.
+    pub always: Vec<usize>,
+    /// Of these, the one that says when.
+    pub sequence: Option<usize>,
+    /// Rows that do not only end a key: the other columns that are NOT NULL.
+    pub unless_deleted: Vec<usize>,
+    /// Whether a row tells itself that it only ends its key, so that it does so again when it comes back.
+    pub ends_told: bool,
+}
+
 impl TableRules {
+    /// How many columns come beside those of the table on the whole way.
+    pub(super) fn beside(&self) -> usize {
+        self.journal.as_ref().map_or(0, |_| RIDERS)
+    }
+
+    /// Columns in which only rows that say what is true must have a value.
+    fn not_null_unless_deleted(&self) -> impl Iterator<Item = (usize, &str)> {
+        let needed = self
+            .journal
+            .iter()
+            .flat_map(|needed| &needed.unless_deleted);
+        needed.map(|at| (*at, self.schema.field(*at).name().as_str()))
+    }
+
+    /// Columns that lack a value that they must have, and in which rows.
+    pub(super) fn missing(&self, batch: &RecordBatch) -> Vec<(usize, Vec<usize>)> {
+        let ends = deletes(batch);
+        let lacking = |at: usize, excused: bool| {
+            let nulls = batch.column(at).logical_nulls()?;
+            let rows = (0..nulls.len()).filter(|row| nulls.is_null(*row));
+            let rows: Vec<usize> = rows
+                .filter(|row| !(excused && is_delete(ends, *row)))
+                .collect();
+            (!rows.is_empty()).then_some((at, rows))
+        };
+        let all = self.not_null().filter_map(|(at, _)| lacking(at, false));
+        let some = self.not_null_unless_deleted();
+        all.chain(some.filter_map(|(at, _)| lacking(at, true)))
+            .collect()
+    }
+
+    /// Columns that must have a value in rows that only end keys, or in the others.
+    pub(super) fn demanded(&self, ends: bool) -> impl Iterator<Item = usize> {
+        let some = self.not_null_unless_deleted().filter(move |_| !ends);
+        self.not_null().chain(some).map(|(at, _)| at)
+    }
+
+    /// Rows that break a check. Those that only end a key are not asked.
+    pub(super) fn breaking(
+        &self,
+        check: &CompiledCheck,
+        batch: &RecordBatch,
+    ) -> Result<Vec<usize>> {
+        let mut rows = check.broken_by(&self.table, batch)?;
+        let ends = deletes(batch);
+        rows.retain(|row| !is_delete(ends, *row));
+        Ok(rows)
+    }
+
     /// Whether a row that is refused there holds up the whole write.
     fn is_fatal(&self, place: Place) -> bool {
         !self.quarantines_invalid
             || matches!(place, Place::Check(at) if self.condition && at + 1 == self.checks.len())
     }
 
+    /// What the column is to a journal that can do with no row without it.
+    fn role(&self, column: usize) -> Option<&'static str> {
+        let needed = self.journal.as_ref()?;
+        match needed.sequence == Some(column) {
+            true => Some("sequence"),
+            false => needed.always.contains(&column).then_some("key"),
+        }
+    }
+
     fn not_null(&self) -> impl Iterator<Item = (usize, &str)> {
         let fields = self.schema.fields().iter().enumerate();
         fields
-            .filter(|(_, field)| !field.is_nullable())
+            .filter(|(at, field)| !field.is_nullable() || self.role(*at).is_some())
             .map(|(at, field)| (at, field.name().as_str()))
     }
 }
@@ -79,9 +153,9 @@ impl Validating {
         cleansing: Option<CleanseAccount>,
     ) -> Result<Self> {
         let (table, columns) = (&rules.table, rules.schema.fields());
-        let along: Vec<FieldRef> = match changes {
-            Some(_) => given.fields().iter().skip(columns.len()).cloned().collect(),
-            None => Vec::new(),
+        let along: Vec<FieldRef> = match changes.is_some() || rules.journal.is_some() {
+            true => given.fields().iter().skip(columns.len()).cloned().collect(),
+            false => Vec::new(),
         };
         if given.fields().len() != columns.len() + along.len() {
             return Err(Error::invalid(format!(
@@ -129,7 +203,9 @@ impl Stage for Validating {
     type Work = Validation;
 
     fn describe(&self) -> String {
-        let not_null: Vec<&str> = self.rules.not_null().map(|(_, name)| name).collect();
+        let not_null = self.rules.not_null();
+        let not_null = not_null.chain(self.rules.not_null_unless_deleted());
+        let not_null: Vec<&str> = not_null.map(|(_, name)| name).collect();
         let checks: Vec<&str> = self.rules.checks.iter().map(|c| c.name.as_str()).collect();
         format!(
             "table={}, columns={}, not_null=[{}], checks=[{}]",
@@ -244,14 +320,13 @@ impl Validation {
     /// Rows with a value wherever one must be.
     fn required(&self, batch: RecordBatch, refused: &mut Refused) -> Result<RecordBatch> {
         refused.begin(batch.num_rows());
-        for (at, name) in self.rules.not_null() {
-            // A cast makes no NULLs, so those of the source are those of the table.
-            let nulls = batch.column(at).logical_nulls();
-            let Some(nulls) = nulls.filter(|nulls| nulls.null_count() > 0) else {
-                continue;
+        // A cast makes no NULLs, so those of the source are those of the table.
+        for (at, rows) in self.rules.missing(&batch) {
+            let name = self.rules.schema.field(at).name();
+            let what = || match self.rules.role(at) {
+                Some(role) => format!("{role} {name} has no value"),
+                None => format!("column {name} is NOT NULL and has no value"),
             };
-            let rows: Vec<usize> = (0..nulls.len()).filter(|row| nulls.is_null(*row)).collect();
-            let what = || format!("column {name} is NOT NULL and has no value");
             self.refuse(refused, Place::Null(at), &rows, what);
         }
         self.without(refused, batch)
@@ -293,7 +368,7 @@ impl Validation {
     fn checked(&self, batch: RecordBatch, refused: &mut Refused) -> Result<RecordBatch> {
         refused.begin(batch.num_rows());
         for (at, check) in self.rules.checks.iter().enumerate() {
-            let rows = check.broken_by(&self.rules.table, &batch)?;
+            let rows = self.rules.breaking(check, &batch)?;
             if let Some(first) = rows.first() {
                 let what = || check.describe(&batch, *first);
                 self.refuse(refused, Place::Check(at), &rows, what);

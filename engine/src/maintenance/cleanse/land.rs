@@ -1,4 +1,4 @@
-//! The commit of files that were cleansed: of the table and of quarantine, in the same instant.
+//! The commit of files that were cleansed: of the table, of quarantine and of kept events, in the same instant.
 //!
 //! A file that another statement changed meanwhile is given up, and what was made of it is deleted; it is done again in
 //! the next round.
@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use super::aside::Moved;
+use super::events::{self, Refolded};
 use super::report;
 use super::rewrite::{Rewritten, Tally};
 use crate::cleanse::apply::Running;
 use crate::error::Result;
+use crate::journal::horizon;
 use crate::maintenance::Job;
 use crate::table::records;
 use crate::table::snapshot::Snapshot;
@@ -22,11 +24,12 @@ use crate::write::report::WriteReport;
 pub(super) struct Pieces {
     pub files: Vec<Rewritten>,
     pub aside: Vec<Moved>,
+    pub events: Vec<Refolded>,
 }
 
 impl Pieces {
     fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.aside.is_empty()
+        self.files.is_empty() && self.aside.is_empty() && self.events.is_empty()
     }
 
     pub(super) async fn discard(&self, sink: &FileSink) {
@@ -35,6 +38,9 @@ impl Pieces {
         }
         for moved in &self.aside {
             moved.discard().await;
+        }
+        for refolded in &self.events {
+            refolded.discard().await;
         }
     }
 
@@ -59,6 +65,13 @@ impl Pieces {
                 }
             },
         };
+        let kept = match horizon::of(head) {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.discard(sink).await;
+                return Err(error);
+            }
+        };
         let same = head.metadata == base.metadata && head.protocol == base.protocol;
         let (files, changed) = self.files.into_iter().partition(|piece| {
             let file = &piece.found.file;
@@ -68,12 +81,21 @@ impl Pieces {
             .aside
             .into_iter()
             .partition(|moved| same && live.contains(&moved.old));
+        let (events, folded) = self
+            .events
+            .into_iter()
+            .partition(|refolded| same && kept.files.contains(&refolded.old));
         let given_up = Self {
             files: changed,
             aside: taken,
+            events: folded,
         };
         given_up.discard(sink).await;
-        Ok(Self { files, aside })
+        Ok(Self {
+            files,
+            aside,
+            events,
+        })
     }
 
     fn tally(&self, running: &Running) -> Tally {
@@ -114,6 +136,7 @@ pub(super) async fn land(
             removes: Removes::Files(pieces.files.iter().map(by_path).collect()),
             quarantine: pieces.aside.iter().flat_map(|m| m.files.clone()).collect(),
             replayed: pieces.aside.iter().map(|m| m.taken.clone()).collect(),
+            keeping: events::keeping(&head, &pieces.events)?,
             report: WriteReport {
                 rows_written: rows,
                 ..report(running, &pieces.tally(running), intent.report.clone())

@@ -8,12 +8,14 @@
 //! - `find`: which files
 //! - `rewrite`: a file of the table, anew
 //! - `aside`: a file of quarantine, anew
+//! - `events`: a file of the events that a journal keeps, anew
 //! - `land`: the commit
 //!
 //! A file never changes its rows, so one that was found clean is clean in every version that has it. Each commit is
 //! whole by itself: a run that was cut short has done a part, and the next does the rest.
 
 pub(crate) mod aside;
+mod events;
 mod find;
 mod land;
 pub(crate) mod rewrite;
@@ -30,10 +32,12 @@ use self::land::Pieces;
 use self::rewrite::Tally;
 use super::erase::{self, Erasure};
 use super::{Job, bytes};
-use crate::cleanse::apply::{Running, counted};
+use crate::cleanse::apply::{Counts, Running, counted};
 use crate::cleanse::compile::{Compiled, CompiledPolicy};
 use crate::cleanse::policy::PolicyAction;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::horizon;
+use crate::journal::shape::Shape;
 use crate::quality::check::CompiledCheck;
 use crate::table::actions::Metadata;
 use crate::table::records::{self, Forget, Quarantined};
@@ -97,17 +101,17 @@ pub(crate) async fn run(job: &Job, request: &Request) -> Result<Vec<Done>> {
     for _ in 0..ROUNDS {
         let base = table.pin(&job.name).await?;
         work.check(&base)?;
-        let (found, aside) = work.look(&base).await?;
+        let (found, beside) = work.look(&base).await?;
         if request.dry_run {
-            work.rehearse(&base, &found, aside).await?;
+            work.rehearse(&base, &found, beside).await?;
             let erasure = match request.erase {
                 true => Some(erase::rehearse(job, &base).await?),
                 false => None,
             };
             return Ok(work.end(erasure));
         }
-        if !found.is_empty() || !aside.is_empty() {
-            work.cleanse(&base, found, aside).await?;
+        if !found.is_empty() || !beside.is_empty() {
+            work.cleanse(&base, found, beside).await?;
             continue;
         }
         if !request.erase {
@@ -146,6 +150,19 @@ struct Work<'a> {
 
 /// A file of quarantine in which something is to be cleansed.
 type Aside = (Quarantined, Asked);
+
+/// Files beside those of the table in which something is to be cleansed.
+#[derive(Default)]
+struct Beside {
+    quarantine: Vec<Aside>,
+    events: Vec<events::Found>,
+}
+
+impl Beside {
+    fn is_empty(&self) -> bool {
+        self.quarantine.is_empty() && self.events.is_empty()
+    }
+}
 
 impl<'a> Work<'a> {
     fn new(job: &'a Job, request: &'a Request) -> Self {
@@ -207,7 +224,7 @@ impl<'a> Work<'a> {
     }
 
     /// The files in which something is to be cleansed.
-    async fn look(&mut self, base: &Arc<Snapshot>) -> Result<(Vec<Found>, Vec<Aside>)> {
+    async fn look(&mut self, base: &Arc<Snapshot>) -> Result<(Vec<Found>, Beside)> {
         let (job, running) = (self.job, self.running);
         let state = job.state(job.settings.target_partitions);
         let files = base.files.values();
@@ -245,20 +262,42 @@ impl<'a> Work<'a> {
 
         let root = &job.table.root;
         let files = records::quarantine(root, base.version, i64::MIN).await?;
-        let mut aside = Vec::new();
+        let mut beside = Beside::default();
         for file in files {
             if self.clean.contains(&file.file.path) {
                 continue;
             }
             let asked = aside::ask(root, running, &file).await?;
             match asked.changes {
-                true => aside.push((file, asked)),
+                true => beside.quarantine.push((file, asked)),
                 false => {
                     self.clean.insert(file.file.path);
                 }
             }
         }
-        Ok((found, aside))
+        beside.events = self.look_at_events(base).await?;
+        Ok((found, beside))
+    }
+
+    /// The files of kept events in which something is to be cleansed.
+    async fn look_at_events(&mut self, base: &Arc<Snapshot>) -> Result<Vec<events::Found>> {
+        let (job, running) = (self.job, self.running);
+        let mut found = Vec::new();
+        let Some(shape) = Shape::of(&job.name, base)? else {
+            return Ok(found);
+        };
+        for file in horizon::of(base)?.files {
+            if self.clean.contains(&file.path) {
+                continue;
+            }
+            match events::ask(job, base, &shape, running, &file).await? {
+                Some(holds) => found.push(holds),
+                None => {
+                    self.clean.insert(file.path);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Counts what would be done.
@@ -266,14 +305,17 @@ impl<'a> Work<'a> {
         &mut self,
         base: &Arc<Snapshot>,
         found: &[Found],
-        aside: Vec<Aside>,
+        beside: Beside,
     ) -> Result<()> {
         for found in found {
             let tally = rewrite::rehearse(self.job, base, self.running, found).await?;
             self.count(found, &tally, bytes(&found.file));
         }
-        for (file, asked) in aside {
+        for (file, asked) in beside.quarantine {
             self.count_aside(&asked.tally, file.file.bytes);
+        }
+        for found in beside.events {
+            self.count_events(&found.counts, found.file.bytes);
         }
         Ok(())
     }
@@ -298,22 +340,32 @@ impl<'a> Work<'a> {
         self.tally.merge(tally);
     }
 
+    /// Events are no rows of the table: of their files alone is told.
+    fn count_events(&mut self, counts: &Counts, bytes: u64) {
+        for (at, done) in self.done.iter_mut().enumerate() {
+            let own = counts.policy(at);
+            let holds = own.rows_erased + own.cells_changed > 0;
+            done.files_rewritten += u64::from(holds);
+            done.bytes_written += if holds { bytes } else { 0 };
+        }
+    }
+
     /// Rewrites files, some at a time, and commits those that are still what they were.
     async fn cleanse(
         &mut self,
         base: &Arc<Snapshot>,
         found: Vec<Found>,
-        mut aside: Vec<Aside>,
+        mut beside: Beside,
     ) -> Result<()> {
         let sink = self.job.sink(base)?;
         let mut batches = batches(found, BATCH_FILES * self.job.settings.target_file_bytes);
-        // Rows in quarantine go with the first of them.
+        // Rows in quarantine and kept events go with the first of them.
         if batches.is_empty() {
             batches.push(Vec::new());
         }
         for batch in batches {
-            let aside = std::mem::take(&mut aside);
-            let pieces = self.rewrite(base, &sink, batch, aside).await?;
+            let beside = std::mem::take(&mut beside);
+            let pieces = self.rewrite(base, &sink, batch, beside).await?;
             let intent = Intent {
                 parameters: self.parameters(),
                 ..self.job.intent(base, "CLEANSE")
@@ -333,6 +385,11 @@ impl<'a> Work<'a> {
                 let paths = moved.files.iter().map(|file| file.path.clone());
                 self.clean.extend(paths);
             }
+            for refolded in &pieces.events {
+                self.count_events(&refolded.counts, refolded.bytes);
+                let paths = refolded.came.iter().map(|file| file.path.clone());
+                self.clean.extend(paths);
+            }
             for done in &mut self.done {
                 done.version = Some(version);
             }
@@ -345,9 +402,10 @@ impl<'a> Work<'a> {
         base: &Arc<Snapshot>,
         sink: &crate::write::files::FileSink,
         found: Vec<Found>,
-        aside: Vec<Aside>,
+        beside: Beside,
     ) -> Result<Pieces> {
         let (job, running) = (self.job, self.running);
+        let shape = Shape::of(&job.name, base)?;
         let mut pieces = Pieces::default();
         let mut failed = None;
         {
@@ -367,12 +425,22 @@ impl<'a> Work<'a> {
             }
         }
         let context = job.state(1).task_ctx();
-        for (file, asked) in aside {
+        for (file, asked) in beside.quarantine {
             if failed.is_some() {
                 break;
             }
             match aside::rewrite(job, running, file, asked.tally, &context).await {
                 Ok(moved) => pieces.aside.push(moved),
+                Err(error) => failed = Some(error),
+            }
+        }
+        // Only a journal has any.
+        for (found, shape) in beside.events.into_iter().zip(shape.iter().cycle()) {
+            if failed.is_some() {
+                break;
+            }
+            match events::rewrite(job, base, shape, running, found).await {
+                Ok(refolded) => pieces.events.push(refolded),
                 Err(error) => failed = Some(error),
             }
         }

@@ -187,7 +187,10 @@ fn cleansed(
         let batch = batch?;
         let applied = running.apply(&batch)?;
         if applied.counts.cells_changed() > 0 {
-            running.compiled().hold(&checks, &applied.batch)?;
+            let (compiled, rows) = (running.compiled(), &applied.batch);
+            compiled.hold(&checks, rows, |check| {
+                check.broken_by(&compiled.table, rows)
+            })?;
         }
         tally.lock().note(&running, &batch, &applied)?;
         meter.rows(batch.num_rows() as u64);

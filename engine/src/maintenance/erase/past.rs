@@ -1,5 +1,5 @@
-//! What only versions before one had: their files, deletion vectors, change files, quarantined rows, records of
-//! refused writes, checkpoints and commits.
+//! What only versions before one had: their files, deletion vectors, change files, kept events, quarantined rows,
+//! records of refused writes, checkpoints and commits.
 //!
 //! Data files are known by the log that names them. What it never named goes when it is older than any write may
 //! be, as a vacuum has it: younger, it may be part of the next version.
@@ -13,6 +13,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::maintenance::kept;
 use crate::maintenance::vacuum::{CLOCK_SKEW_MS, Unused, visible_folders};
 use crate::progress::Meter;
 use crate::table::actions::Action;
@@ -35,6 +36,8 @@ pub(super) struct Past {
     files: HashSet<Path>,
     /// Files in which other writers keep what changed.
     changes: HashSet<Path>,
+    /// Files of events that a journal kept.
+    kept: HashSet<Path>,
     /// What is to be left of their commits.
     hollow: Vec<(u64, Bytes)>,
 }
@@ -45,6 +48,7 @@ impl Past {
         let mut past = Self {
             files: HashSet::new(),
             changes: HashSet::new(),
+            kept: HashSet::new(),
             hollow: Vec::new(),
         };
         for remove in kept.tombstones.values() {
@@ -80,7 +84,10 @@ impl Past {
                 }
                 return Ok(());
             }
-            _ => return Ok(()),
+            line => {
+                self.kept.extend(kept::told(root, line)?);
+                return Ok(());
+            }
         };
         self.files.extend(vacuumed::objects(root, path, vector)?);
         Ok(())
@@ -119,6 +126,7 @@ impl Past {
         found.extend(self.quarantined(root, head, kept, before_ms).await?);
         found.extend(records::refused_until(root, at_ms).await?);
         found.extend(self.change_files(root).await?);
+        found.extend(self.events(root, head, kept, before_ms).await?);
         Ok(found)
     }
 
@@ -147,6 +155,27 @@ impl Past {
             let leftover =
                 !all.contains(path) && object.last_modified.timestamp_millis() < before_ms;
             ended || leftover
+        });
+        Ok(found)
+    }
+
+    /// Files of kept events that the version that stays does not list, and that did not come since.
+    async fn events(
+        &self,
+        root: &TableRoot,
+        head: &Snapshot,
+        stays: &Snapshot,
+        before_ms: i64,
+    ) -> Result<Vec<ObjectMeta>> {
+        let mut found = kept::listed(root).await?;
+        if found.is_empty() {
+            return Ok(found);
+        }
+        let mut live = kept::of(root, head)?;
+        live.extend(kept::of(root, stays)?);
+        found.retain(|object| {
+            let leftover = || object.last_modified.timestamp_millis() < before_ms;
+            !live.contains(&object.location) && (self.kept.contains(&object.location) || leftover())
         });
         Ok(found)
     }

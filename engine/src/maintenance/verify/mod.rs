@@ -34,6 +34,7 @@ use super::Job;
 use super::cleanse::aside;
 use crate::cleanse::apply::Running;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::horizon;
 use crate::table::records::QUARANTINE;
 use crate::table::snapshot::{Snapshot, TableRoot};
 use crate::table::vacuumed;
@@ -76,6 +77,7 @@ enum Kind {
     Checkpoint,
     Record,
     Quarantine,
+    Events,
     Data,
     /// What holds no values, whatever the table does.
     Bare,
@@ -143,6 +145,7 @@ fn kind(root: &TableRoot, object: &ObjectMeta) -> Kind {
         log if log.starts_with("_delta_log/") && parquet => Kind::Checkpoint,
         log if log.starts_with("_delta_log/") && object.size > 0 => Kind::Log,
         aside if aside.starts_with(QUARANTINE) && parquet => Kind::Quarantine,
+        kept if kept.starts_with(horizon::FOLDER) && parquet => Kind::Events,
         own if own.starts_with("_selvedge/") && object.size > 0 => Kind::Record,
         _ if parquet => Kind::Data,
         // Stores have no folders, and some keep an empty object in the place of one.
@@ -313,8 +316,14 @@ impl Search<'_> {
         partitions: &HashMap<Path, PartitionKey>,
     ) -> Result<Tally> {
         let path = &object.location;
-        if kind == Kind::Quarantine {
-            return rows::aside(self.root(), path, self.running).await;
+        match kind {
+            Kind::Quarantine => {
+                return rows::aside(self.root(), path, self.running, "quarantined row").await;
+            }
+            Kind::Events => {
+                return rows::aside(self.root(), path, self.running, "kept event").await;
+            }
+            _ => {}
         }
         let relative = relative(self.root(), path);
         let named = rows::named(&relative);

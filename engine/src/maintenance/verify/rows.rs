@@ -47,8 +47,13 @@ pub(super) async fn data(
     Ok(found)
 }
 
-/// A file of quarantine, rows that were taken up again included.
-pub(super) async fn aside(root: &TableRoot, path: &Path, running: &Running) -> Result<Tally> {
+/// A file of rows beside the table, each of which is `what`; in quarantine, rows that were taken up again included.
+pub(super) async fn aside(
+    root: &TableRoot,
+    path: &Path,
+    running: &Running,
+    what: &'static str,
+) -> Result<Tally> {
     let (_, mut batches) = open(root, path.clone()).await?;
     let mut found = Tally::new();
     while let Some(batch) = batches.try_next().await? {
@@ -61,14 +66,14 @@ pub(super) async fn aside(root: &TableRoot, path: &Path, running: &Running) -> R
             if !put.changes() {
                 continue;
             }
-            erased(running, &put.applied, "quarantined row", &mut found);
+            erased(running, &put.applied, what, &mut found);
             let policies = running.compiled().policies().iter().enumerate();
             for (_, policy) in policies
                 .filter(|(at, _)| put.applied.counts.policy(*at).rows_matched > 0)
                 .filter(|(_, policy)| !policy.columns().is_empty())
             {
                 let columns = names(running, policy.columns());
-                *found.entry(("quarantined row", columns)).or_default() += 1;
+                *found.entry((what, columns)).or_default() += 1;
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, FieldRef, Fields};
-use datafusion::common::Result;
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
@@ -21,16 +21,28 @@ use crate::write::lossless;
 /// Begins the names of the functions behind [`as_column`]; the place of the column in its table follows.
 const AS_COLUMN: &str = "__selvedge_as_";
 
+/// The name of the function behind [`instant`].
+const INSTANT: &str = "__selvedge_instant";
+
 /// `value` as a value of column `at` of the table. The column itself is not read for that: its type is enough.
 pub(super) fn as_column(value: Expr, at: usize) -> Expr {
-    let name = format!("{AS_COLUMN}{at}");
+    call(&format!("{AS_COLUMN}{at}"), vec![value])
+}
+
+/// The instant at which a statement changes a journal.
+pub(super) fn instant() -> Expr {
+    call(INSTANT, vec![])
+}
+
+fn call(function: &str, values: Vec<Expr>) -> Expr {
+    let values = values.into_iter().map(FunctionArgExpr::Expr);
     Expr::Function(Function {
-        name: ObjectName::from(vec![syntax::exact(&name)]),
+        name: ObjectName::from(vec![syntax::exact(function)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
-            args: vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(value))],
+            args: values.map(FunctionArg::Unnamed).collect(),
             clauses: vec![],
         }),
         filter: None,
@@ -50,6 +62,15 @@ pub(super) fn functions(columns: &Fields) -> Vec<ScalarUDF> {
         })
     };
     columns.iter().enumerate().map(function).collect()
+}
+
+/// The function behind [`instant`]: `value` is the instant as the sequence of the journal holds it. No text stands for
+/// it, so that no zone of a session comes between.
+pub(super) fn instant_function(value: ScalarValue) -> ScalarUDF {
+    ScalarUDF::new_from_impl(Instant {
+        value,
+        signature: Signature::nullary(Volatility::Immutable),
+    })
 }
 
 /// The type of the column to which `function` brings a value, if it is one of these.
@@ -102,5 +123,29 @@ impl ScalarUDFImpl for AsColumn {
                 .into())
             }
         }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Instant {
+    value: ScalarValue,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Instant {
+    fn name(&self) -> &str {
+        INSTANT
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.value.data_type())
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(self.value.clone()))
     }
 }

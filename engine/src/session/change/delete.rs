@@ -7,7 +7,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::ObjectName;
 
 use super::node::ChangeRows;
-use super::{Target, Terms, change, syntax};
+use super::{Target, Terms, change, journal, syntax};
 use crate::error::Result;
 use crate::session::scope::{Opened, Scope};
 use crate::sql::Delete;
@@ -15,11 +15,13 @@ use crate::write::change::Kind;
 
 /// `DELETE FROM t [AS a] [USING ..] [WHERE p]`
 pub(in crate::session) async fn delete(scope: &Arc<Scope>, delete: Delete) -> Result<LogicalPlan> {
-    if delete.predicate.is_none() && delete.using.is_empty() {
-        let opened = scope.open(&delete.table).await?;
-        return empty(scope, &opened, "DELETE");
-    }
     let target = Target::open(scope, &delete.table, delete.alias).await?;
+    if target.shape.is_some() {
+        return journal::delete(&target, delete.using, delete.predicate, "DELETE").await;
+    }
+    if delete.predicate.is_none() && delete.using.is_empty() {
+        return empty(scope, &target.opened, "DELETE");
+    }
     let projection = target.places().into_iter().chain([change(Kind::Delete)]);
     let from = [target.relation()].into_iter().chain(delete.using);
     let query = syntax::select(projection.collect(), from.collect(), delete.predicate)?;
@@ -43,8 +45,11 @@ pub(in crate::session) async fn truncate(
     scope: &Arc<Scope>,
     table: &ObjectName,
 ) -> Result<LogicalPlan> {
-    let opened = scope.open(table).await?;
-    empty(scope, &opened, "TRUNCATE")
+    let target = Target::open(scope, table, None).await?;
+    match target.shape {
+        Some(_) => journal::delete(&target, Vec::new(), None, "TRUNCATE").await,
+        None => empty(scope, &target.opened, "TRUNCATE"),
+    }
 }
 
 /// All rows go: the table is overwritten with none, and no file is read.

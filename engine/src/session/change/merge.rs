@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, SelectItem, TableFactor,
-    TableWithJoins, Value, Visit, Visitor, WildcardAdditionalOptions,
+    self, BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, SelectItem,
+    TableFactor, TableWithJoins, Value, Visit, Visitor, WildcardAdditionalOptions,
 };
 
 use super::assign::{self, as_column};
 use super::scoped::Side;
-use super::{Target, Terms, syntax};
+use super::{Target, Terms, journal, syntax};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::shape::Shape;
 use crate::session::scope::Scope;
 use crate::shown::HIDDEN;
 use crate::sql::{self, Assignment, Merge, MergeAction, MergeClause, MergeWhen};
@@ -35,7 +36,9 @@ pub(in crate::session) async fn merge(scope: &Arc<Scope>, merge: Merge) -> Resul
         ))
         .with_hint("give one of them an alias: MERGE INTO t USING s AS changes ON .."));
     }
+    let shape = target.shape.as_ref().map(Arc::clone);
     let keys = keys(&target, &merge.on);
+    let same = Same::of(&target, &merge.on);
     let has = |when| merge.clauses.iter().any(|clause| clause.when == when);
     let (inserts, by_source) = (
         has(MergeWhen::NotMatched),
@@ -73,13 +76,32 @@ pub(in crate::session) async fn merge(scope: &Arc<Scope>, merge: Merge) -> Resul
         .reduce(syntax::or)
         .ok_or_else(|| Error::internal("a MERGE does nothing"))?;
     let mut projection = columns(&target, &branches);
+    if let Some(shape) = shape {
+        projection.extend(journal::riders(by_branch(&branches, |branch| {
+            journal::truth(branch.kind == Kind::Delete)
+        })));
+        let moves = branches
+            .iter()
+            .any(|branch| branch.moves(&target, &shape, &same));
+        if moves {
+            projection.extend(journal::old_keys(&shape, |at| {
+                by_branch(&branches, |branch| match branch.kind {
+                    Kind::Insert => syntax::null(),
+                    Kind::Update | Kind::Delete => as_column(journal::key(&target, at), at),
+                })
+            }));
+        }
+        let query = syntax::select(projection, vec![from], Some(acts))?;
+        let rows = journal::planned(&target, query).await?;
+        let rows = match moves {
+            true => journal::moved(&target, &shape, rows, "MERGE").await?,
+            false => rows,
+        };
+        return journal::write(&target, rows, "MERGE");
+    }
     projection.extend(target.places());
     projection.push(syntax::named(
-        syntax::case(
-            branches
-                .iter()
-                .map(|branch| (branch.when.clone(), syntax::number(branch.kind as u8))),
-        ),
+        by_branch(&branches, |branch| syntax::number(branch.kind as u8)),
         CHANGE,
     ));
     projection.extend(keys.iter().map(|key| {
@@ -95,7 +117,7 @@ pub(in crate::session) async fn merge(scope: &Arc<Scope>, merge: Merge) -> Resul
     let input = scope
         .plan_with(
             query,
-            assign::functions(mapping::logical(&target.opened.snapshot.schema).fields()),
+            assign::functions(mapping::logical(&target.columns).fields()),
         )
         .await?;
     target.write(
@@ -198,7 +220,7 @@ struct Branch {
 impl Branch {
     fn new(target: &Target<'_>, source: &Source, clause: MergeClause) -> Result<Self> {
         let in_source = || source.column(SOURCE);
-        let in_table = || target.column(located::ROW);
+        let in_table = || target.column(&there(target));
         let (there, words) = match clause.when {
             MergeWhen::Matched => (
                 syntax::and(
@@ -212,7 +234,10 @@ impl Branch {
                 (syntax::is_null(in_source()), "WHEN NOT MATCHED BY SOURCE")
             }
         };
-        let fields = target.opened.snapshot.schema.fields();
+        let fields = target.fields();
+        let shape = target.shape.as_deref();
+        // When a row of a journal changes says the statement, or it is now.
+        let now = |at: usize| shape.is_some_and(|shape| shape.sequence == Some(at));
         let own: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
         let side = match clause.when {
             MergeWhen::Matched => None,
@@ -241,14 +266,23 @@ impl Branch {
         };
         let mut values = HashMap::new();
         let kind = match clause.action {
-            MergeAction::Delete => Kind::Delete,
+            MergeAction::Delete => {
+                if let Some(shape) = shape {
+                    let columns = 0..fields.len();
+                    values.extend(columns.map(|at| (at, journal::ended(target, shape, at))));
+                }
+                Kind::Delete
+            }
             MergeAction::Update(assignments) => {
                 for Assignment { column, value } in assignments {
                     let at = target.find(&column)?;
                     values.insert(at, qualify(target.value(at, value)?)?);
                 }
                 for (at, field) in fields.iter().enumerate() {
-                    let old = || target.column(field.name());
+                    let old = || match now(at) {
+                        true => assign::instant(),
+                        false => target.column(field.name()),
+                    };
                     values.entry(at).or_insert_with(old);
                 }
                 Kind::Update
@@ -289,7 +323,10 @@ impl Branch {
                 }
                 for at in 0..fields.len() {
                     if let Entry::Vacant(missing) = values.entry(at) {
-                        missing.insert(target.value(at, None)?);
+                        missing.insert(match now(at) {
+                            true => assign::instant(),
+                            false => target.value(at, None)?,
+                        });
                     }
                 }
                 Kind::Insert
@@ -297,11 +334,95 @@ impl Branch {
         };
         Ok(Self { when, kind, values })
     }
+
+    /// Whether a row of a journal may have another key after it.
+    fn moves(&self, target: &Target<'_>, shape: &Shape, same: &Same) -> bool {
+        let stays = |at: &usize| {
+            let own = target.fields().get(*at).map(|field| field.name());
+            let value = self.values.get(at).and_then(name);
+            match (own, value) {
+                (Some(own), Some(value)) => same.holds(target, own, &value),
+                _ => false,
+            }
+        };
+        self.kind == Kind::Update && !shape.keys.iter().all(stays)
+    }
+}
+
+/// A column that tells whether there is a row of the table: it has no NULL.
+fn there(target: &Target<'_>) -> String {
+    let key = target
+        .shape
+        .as_ref()
+        .and_then(|shape| shape.key_names().next());
+    key.unwrap_or(located::ROW).to_owned()
+}
+
+/// What each branch says, by the first that acts.
+fn by_branch(branches: &[Branch], says: impl Fn(&Branch) -> Expr) -> Expr {
+    syntax::case(
+        branches
+            .iter()
+            .map(|branch| (branch.when.clone(), says(branch))),
+    )
+}
+
+/// Table and column, folded.
+type Name = (String, String);
+
+fn name(expr: &Expr) -> Option<Name> {
+    match expr {
+        Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [table, column] => Some((sql::fold(table), sql::fold(column))),
+            _ => None,
+        },
+        Expr::Nested(inner) => name(inner),
+        _ => None,
+    }
+}
+
+/// Columns of the source that the condition of a MERGE holds equal to columns of the table.
+struct Same(Vec<(String, Name)>);
+
+impl Same {
+    fn of(target: &Target<'_>, on: &Expr) -> Self {
+        fn each(expr: &Expr, table: &str, found: &mut Vec<(String, Name)>) {
+            match expr {
+                Expr::Nested(inner) => each(inner, table, found),
+                Expr::BinaryOp { left, op, right } if *op == BinaryOperator::And => {
+                    each(left, table, found);
+                    each(right, table, found);
+                }
+                Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq => {
+                    if let (Some(left), Some(right)) = (name(left), name(right)) {
+                        for (own, other) in [(&left, &right), (&right, &left)] {
+                            if own.0 == table {
+                                found.push((own.1.clone(), other.clone()));
+                            }
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        each(on, &sql::fold(&target.alias), &mut found);
+        Self(found)
+    }
+
+    /// Whether `value` is the column of the table, or held equal to it.
+    fn holds(&self, target: &Target<'_>, column: &str, value: &Name) -> bool {
+        let own = value.0 == sql::fold(&target.alias) && value.1 == column;
+        own || self
+            .0
+            .iter()
+            .any(|(key, other)| key == column && other == value)
+    }
 }
 
 /// The new value of each column, by the first branch that acts.
 fn columns(target: &Target<'_>, branches: &[Branch]) -> Vec<SelectItem> {
-    let fields = target.opened.snapshot.schema.fields().iter().enumerate();
+    let fields = target.fields().iter().enumerate();
     let column = |(at, field): (usize, &Arc<datafusion::arrow::datatypes::Field>)| {
         let value = |branch: &Branch| match branch.values.get(&at) {
             Some(value) => (branch.when.clone(), as_column(value.clone(), at)),
@@ -332,7 +453,7 @@ fn keys(target: &Target<'_>, on: &Expr) -> Vec<String> {
                 _ => return std::ops::ControlFlow::Continue(()),
             };
             let name = sql::fold(column);
-            let schema = &self.target.opened.snapshot.schema;
+            let schema = &self.target.columns;
             if schema.index_of(&name).is_ok() && !self.found.contains(&name) {
                 self.found.push(name);
             }

@@ -10,7 +10,9 @@
 //! statement decides which rows go. The write path then turns places into deletion vectors.
 
 mod assign;
+mod correct;
 mod delete;
+mod journal;
 mod merge;
 mod node;
 mod replace;
@@ -19,7 +21,7 @@ mod update;
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::Fields;
+use datafusion::arrow::datatypes::{Fields, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::{ViewTable, source_as_provider};
@@ -29,17 +31,19 @@ use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, SelectItem, Table
 use super::scope::{Opened, Scope};
 use super::{syntax, zone};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::shape::Shape;
 use crate::sql;
 use crate::table::located::{self, Located};
 use crate::table::meta::QuarantineTable;
 use crate::table::snapshot::TableRoot;
 use crate::table::versioned::VersionedTable;
-use crate::table::{protocol, schema};
+use crate::table::{mapping, protocol, schema};
 use crate::write::change::{CHANGE, Change, Kind};
 use crate::write::sink::REPLAY;
-use crate::write::target::{NewTable, WriteTarget};
+use crate::write::target::{JournalMode, JournalTarget, NewTable, WriteTarget};
 
 pub(super) use assign::column_type;
+pub(super) use correct::correct;
 pub(super) use delete::{delete, truncate};
 pub(super) use merge::merge;
 pub(super) use node::{ChangePlanner, ChangeRows};
@@ -50,6 +54,10 @@ pub(super) use update::update;
 pub(super) struct Target<'a> {
     scope: &'a Arc<Scope>,
     opened: Opened,
+    /// Its columns as statements know them, with what is noted of each.
+    columns: SchemaRef,
+    /// What it is if it is a journal, of which statements see the current rows.
+    shape: Option<Arc<Shape>>,
     /// The name by which expressions know it.
     alias: Ident,
     /// The name that stands for its located scan in the query.
@@ -64,14 +72,31 @@ impl<'a> Target<'a> {
         alias: Option<Ident>,
     ) -> Result<Target<'a>> {
         let opened = scope.open(name).await?;
+        let shape = opened.shape()?;
+        let located = Arc::new(Located::default());
+        let table = opened
+            .handle
+            .provider(&opened.name, Arc::clone(&opened.snapshot));
+        let table = match &shape {
+            // Whose rows they are says the key, and not where they lie.
+            Some(_) => table.current()?,
+            None => table.located(Arc::clone(&located)),
+        };
+        let mut target = Self::over(scope, opened, "rows", located, Arc::new(table));
+        target.journal(shape)?;
+        target.alias = alias.unwrap_or(target.alias);
+        Ok(target)
+    }
+
+    /// The same over all intervals of a journal, each where it lies, with all columns.
+    async fn intervals(scope: &'a Arc<Scope>, name: &ObjectName) -> Result<Target<'a>> {
+        let opened = scope.open(name).await?;
         let located = Arc::new(Located::default());
         let table = opened
             .handle
             .provider(&opened.name, Arc::clone(&opened.snapshot))
             .located(Arc::clone(&located));
-        let mut target = Self::over(scope, opened, "rows", located, Arc::new(table));
-        target.alias = alias.unwrap_or(target.alias);
-        Ok(target)
+        Ok(Self::over(scope, opened, "rows", located, Arc::new(table)))
     }
 
     /// The same over the rows of the table's quarantine.
@@ -81,7 +106,10 @@ impl<'a> Target<'a> {
         let table = QuarantineTable::new(Arc::clone(&opened.snapshot), opened.handle.root.clone())
             .located(Arc::clone(&located));
         let rows = Arc::new(table);
-        Ok(Self::over(scope, opened, "quarantine", located, rows))
+        let shape = opened.shape()?;
+        let mut target = Self::over(scope, opened, "quarantine", located, rows);
+        target.journal(shape)?;
+        Ok(target)
     }
 
     fn over(
@@ -95,6 +123,8 @@ impl<'a> Target<'a> {
         scope.bind(&internal, rows);
         Self {
             alias: Ident::with_quote('"', &opened.table),
+            columns: Arc::clone(&opened.snapshot.schema),
+            shape: None,
             scope,
             opened,
             internal,
@@ -102,9 +132,22 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Its columns, as the snapshot has them.
+    /// Of a journal, statements know the declared columns.
+    fn journal(&mut self, shape: Option<Arc<Shape>>) -> Result<()> {
+        if let Some(shape) = &shape {
+            let declared = self.columns.project(&shape.places).map_err(|error| {
+                let told = format!("table {} lacks columns of its journal", self.opened.name);
+                Error::corrupt(told).with_source(error)
+            })?;
+            self.columns = Arc::new(declared);
+        }
+        self.shape = shape;
+        Ok(())
+    }
+
+    /// Its columns, with what Delta notes of them.
     pub(super) fn fields(&self) -> &Fields {
-        self.opened.snapshot.schema.fields()
+        self.columns.fields()
     }
 
     /// The table in a FROM clause.
@@ -127,7 +170,7 @@ impl<'a> Target<'a> {
     /// The column an assignment means.
     pub(super) fn find(&self, column: &Ident) -> Result<usize> {
         let name = sql::fold(column);
-        let fields = self.opened.snapshot.schema.fields();
+        let fields = self.fields();
         if let Some(at) = fields.iter().position(|field| *field.name() == name) {
             return Ok(at);
         }
@@ -152,7 +195,7 @@ impl<'a> Target<'a> {
                 scoped::one_row(&value, &self.scope.state())?;
                 Ok(value)
             }
-            None => match schema::column_default(self.opened.snapshot.schema.field(column)) {
+            None => match schema::column_default(self.columns.field(column)) {
                 Some(text) => sql::parse_expr(text),
                 None => Ok(syntax::null()),
             },
@@ -172,9 +215,34 @@ impl<'a> Target<'a> {
             })),
             condition: terms.condition,
             vectors: self.vectors(),
-            ..self.terms(terms.operation)
+            ..self.terms(terms.operation)?
         };
-        self.plan(terms.node, target, input)
+        self.plan(terms.node, target, input, self.table())
+    }
+
+    /// The write of intervals that are put right by `text`. Others are looked at for it, so none may come meanwhile.
+    fn correct(&self, input: LogicalPlan, text: String) -> Result<LogicalPlan> {
+        let terms = self.terms("CORRECT JOURNAL")?;
+        let journal = terms.journal.as_deref().map(|journal| {
+            Arc::new(JournalTarget {
+                mode: JournalMode::Correction,
+                ..journal.clone()
+            })
+        });
+        let target = WriteTarget {
+            change: Some(Arc::new(Change {
+                statement: "CORRECT JOURNAL",
+                located: Arc::clone(&self.located),
+                repeats: false,
+                reads_itself: true,
+                absence: true,
+            })),
+            schema: mapping::logical(&self.columns),
+            journal,
+            corrected: Some(text),
+            ..terms
+        };
+        self.plan("CorrectJournal", target, input, self.table())
     }
 
     /// The write of the rows of `input`, which come out of quarantine.
@@ -182,13 +250,21 @@ impl<'a> Target<'a> {
         let target = WriteTarget {
             replays: Some(Arc::clone(&self.located)),
             reads_itself: reads(&input, &self.opened.handle.root)?,
-            ..self.terms(REPLAY)
+            ..self.terms(REPLAY)?
         };
-        self.plan("Replay", target, input)
+        self.plan("Replay", target, input, self.table().current()?)
+    }
+
+    /// The table with all columns that its files have.
+    fn table(&self) -> VersionedTable {
+        let opened = &self.opened;
+        opened
+            .handle
+            .provider(&opened.name, Arc::clone(&opened.snapshot))
     }
 
     /// What is the same for all writes to it.
-    fn terms(&self, operation: &'static str) -> WriteTarget {
+    fn terms(&self, operation: &'static str) -> Result<WriteTarget> {
         let opened = &self.opened;
         self.scope.target(
             &opened.name,
@@ -203,16 +279,14 @@ impl<'a> Target<'a> {
         node: &'static str,
         target: WriteTarget,
         input: LogicalPlan,
+        table: VersionedTable,
     ) -> Result<LogicalPlan> {
         let opened = &self.opened;
         protocol::check_writable(&opened.name, &opened.snapshot)?;
         self.scope.engine.sweep_once(&opened.handle, &opened.name);
         let zone = self.scope.zone()?;
         let input = zone::assign(input, &opened.snapshot.schema, zone.as_ref())?;
-        let table = opened
-            .handle
-            .provider(&opened.name, Arc::clone(&opened.snapshot))
-            .with_target(Arc::new(target));
+        let table = table.with_target(Arc::new(target));
         Ok(ChangeRows::plan(node, table, input))
     }
 

@@ -7,7 +7,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::sql::sqlparser::ast::{self, ObjectName};
 
 use super::{Target, Terms, change, syntax};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::scope::Scope;
 use crate::table::located;
 use crate::write::change::{CHANGE, Kind};
@@ -20,6 +20,15 @@ pub(in crate::session) async fn replace(
     condition: ast::Expr,
 ) -> Result<LogicalPlan> {
     let target = Target::open(scope, table, None).await?;
+    if target.shape.is_some() {
+        return Err(Error::unsupported(format!(
+            "INSERT .. REPLACE WHERE of journal table {}",
+            target.opened.name
+        ))
+        .with_hint(
+            "INSERT says what is true from now on, INSERT OVERWRITE what is true of all keys",
+        ));
+    }
     let text = condition.to_string();
     let projection = target.places().into_iter().chain([change(Kind::Delete)]);
     let query = syntax::select(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Expr;
 
-use super::{Target, Terms, change, syntax};
+use super::{Target, Terms, change, journal, syntax};
 use crate::error::Result;
 use crate::session::scope::Scope;
 use crate::sql::Update;
@@ -20,7 +20,10 @@ pub(in crate::session) async fn update(scope: &Arc<Scope>, update: Update) -> Re
         let column = target.find(&assignment.column)?;
         values.insert(column, target.value(column, assignment.value)?);
     }
-    let fields = target.opened.snapshot.schema.fields();
+    if target.shape.is_some() {
+        return journal::update(&target, values, update.from, update.predicate).await;
+    }
+    let fields = target.fields();
     let columns = fields.iter().enumerate().map(|(at, field)| {
         let value = values.remove(&at);
         let value = value.unwrap_or_else(|| target.column(field.name()));

@@ -28,7 +28,7 @@ pub(super) async fn constraints(
     retyped: Option<usize>,
     what: &str,
 ) -> Result<()> {
-    let (state, schema) = (scope.state(), draft.schema());
+    let (state, schema) = (scope.state(), draft.declared()?);
     let refuse = |constraint: &str, name: &str, text: &str| {
         Err(
             Error::invalid(format!("{what}: {constraint} {name} ({text}) uses it")).with_hint(
@@ -72,7 +72,7 @@ pub(super) async fn policies(
     draft: &Draft<'_>,
     what: &str,
 ) -> Result<()> {
-    let (state, schema) = (scope.state(), draft.schema());
+    let (state, schema) = (scope.state(), draft.declared()?);
     for kept in policy::policies(opened)? {
         let terms = cleanse::compile::Terms {
             state: &state,
@@ -113,6 +113,7 @@ pub(super) async fn users(
     }
     let snapshot = Snapshot::draft(&opened.snapshot.protocol, &draft.metadata, draft.schema());
     let table = opened.handle.provider(&opened.name, Arc::new(snapshot));
+    let table = table.current()?;
     let supposed = scope.over((**catalog).clone());
     supposed.stand_in(&opened.schema, &opened.table, Arc::new(table));
     for user in users {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{Fields, Schema, SchemaRef};
 
 use crate::error::{Error, Result};
+use crate::journal::definition::{self, Definition};
+use crate::journal::shape::Shape;
 use crate::session::scope::{Opened, Scope};
 use crate::table::actions::{Metadata, Protocol};
 use crate::table::mapping::{self, Mode};
@@ -51,6 +53,13 @@ impl<'a> Draft<'a> {
             self.need(widening::FEATURE);
         }
         self.metadata.configuration.insert(key, value);
+        Ok(())
+    }
+
+    /// What the journal is from now on.
+    pub(super) fn keep(&mut self, definition: &Definition) -> Result<()> {
+        let property = definition::property(definition)?;
+        self.metadata.configuration.extend([property]);
         Ok(())
     }
 
@@ -139,8 +148,24 @@ impl<'a> Draft<'a> {
         Arc::new(Schema::new(self.fields.clone()))
     }
 
+    /// The columns that statements will know: those of a journal's intervals are not among them.
+    pub(super) fn declared(&self) -> Result<SchemaRef> {
+        Ok(match self.shape()? {
+            Some(shape) => Arc::clone(&shape.declared),
+            None => self.schema(),
+        })
+    }
+
+    /// The journal that the table will be, if it is one.
+    fn shape(&self) -> Result<Option<Arc<Shape>>> {
+        let stored = mapping::logical(&self.schema());
+        Shape::of_metadata(&self.opened.name, &self.metadata.configuration, &stored)
+    }
+
     /// The table as it is to be.
     pub(in crate::session) fn finish(mut self) -> Result<NewTable> {
+        // What is left undone of a change must not be committed: nobody could read the table.
+        self.shape()?;
         let schema = self.schema();
         if schema.fields() != self.opened.snapshot.schema.fields() {
             self.metadata.schema_string = delta::to_delta(&schema)?;

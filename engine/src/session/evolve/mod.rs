@@ -4,10 +4,12 @@
 //! - `edit`: a column found by its path
 //! - `draft`: the next metadata, and the features of the protocol it needs
 //! - `dependants`: constraints, rules, policies and views, which a change must leave working
+//! - `journal`: columns a journal cannot do without, and lists of columns that it keeps up with
 
 mod dependants;
 mod draft;
 mod edit;
+mod journal;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use crate::write::{STATS_COLUMNS_KEY, lists};
 /// ADD COLUMN. Rows that are there have no value in it, whatever its default: that is for rows to come.
 pub(super) async fn add(scope: &Arc<Scope>, opened: &Opened, add: AddColumn) -> Result<()> {
     let target = Target::of(opened, &add.parent, &add.column.name);
+    journal::not_its_own(opened, target.root())?;
     if target.exists_in_any_case() {
         return match add.if_not_exists {
             true => Ok(()),
@@ -36,6 +39,9 @@ pub(super) async fn add(scope: &Arc<Scope>, opened: &Opened, add: AddColumn) -> 
         };
     }
     let what = format!("{target} cannot be added");
+    if add.place.is_some() && add.parent.is_empty() {
+        journal::stays_in_place(opened, &what)?;
+    }
     if !add.column.nullable {
         return Err(Error::invalid(format!(
             "{what} as NOT NULL: rows that are there have no value for it"
@@ -58,7 +64,8 @@ pub(super) async fn add(scope: &Arc<Scope>, opened: &Opened, add: AddColumn) -> 
         Ok(())
     })?;
     draft.name_new_columns();
-    quarantinable(&opened.name, &draft.schema(), &draft.metadata.configuration)?;
+    let declared = draft.declared()?;
+    quarantinable(&opened.name, &declared, &draft.metadata.configuration)?;
     dependants::users(scope, opened, &draft, &what).await?;
     amend(scope, opened, "ADD COLUMNS", draft.finish()?, false).await
 }
@@ -76,6 +83,7 @@ pub(super) async fn drop(
         Err(error) if if_exists && error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
+    journal::not_its_own(opened, target.root())?;
     let what = format!("{target} cannot be dropped");
     if target.partitions() {
         return Err(Error::invalid(format!(
@@ -98,6 +106,8 @@ pub(super) async fn drop(
             "{what}: all others are partition columns, and files need one of their own"
         )));
     }
+    let (root, whole) = (target.root(), target.parent.is_empty());
+    journal::drop(&mut draft, opened, root, whole, &what)?;
     dependants::constraints(scope, opened, &draft, None, &what).await?;
     dependants::users(scope, opened, &draft, &what).await?;
     target.rest_is_in_files(&draft, &what).await?;
@@ -113,6 +123,7 @@ pub(super) async fn rename(
 ) -> Result<()> {
     let target = Target::at(opened, column)?;
     let to = sql::fold(to);
+    journal::not_its_own(opened, target.root())?;
     let old = target.field()?;
     if *old.name() == to {
         return Err(Error::invalid(format!("{target} has that name already")));
@@ -139,7 +150,11 @@ pub(super) async fn rename(
             }
         }
     }
-    quarantinable(&opened.name, &draft.schema(), &draft.metadata.configuration)?;
+    let whole = target.parent.is_empty();
+    let names = (target.root(), to.as_str());
+    journal::rename(&mut draft, opened, names, whole, &what)?;
+    let declared = draft.declared()?;
+    quarantinable(&opened.name, &declared, &draft.metadata.configuration)?;
     dependants::constraints(scope, opened, &draft, None, &what).await?;
     dependants::users(scope, opened, &draft, &what).await?;
     amend(scope, opened, "RENAME COLUMN", draft.finish()?, false).await
@@ -153,6 +168,7 @@ pub(super) async fn alter(
     change: ColumnChange,
 ) -> Result<()> {
     let target = Target::at(opened, column)?;
+    journal::not_its_own(opened, target.root())?;
     let old = target.field()?;
     let mut draft = Draft::of(scope, opened);
     // A change that says something of rows to come must have seen the last of those that came.
@@ -261,10 +277,11 @@ async fn retype(
             "{what}: the table is partitioned by it"
         )));
     }
+    journal::retype(opened, target.root(), (from, to), &what)?;
     let mut draft = Draft::of(scope, opened);
     draft.widen_types(&what)?;
     target.replace(&mut draft, |field| widening::widen(&field, to))?;
-    let root = opened.snapshot.schema.index_of(target.root()).ok();
+    let root = opened.columns().index_of(target.root()).ok();
     dependants::constraints(scope, opened, &draft, root, &what).await?;
     dependants::users(scope, opened, &draft, &what).await?;
     amend(scope, opened, "CHANGE COLUMN", draft.finish()?, false).await

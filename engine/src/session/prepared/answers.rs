@@ -6,7 +6,7 @@
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast::ObjectName;
 
-use super::super::{cleanse, listing, maintain, policy, quality, suggest};
+use super::super::{cleanse, journal, listing, maintain, policy, quality, suggest};
 use crate::sql::{Show, Statement};
 
 /// The columns of a statement whose answer has the same ones whatever it is about.
@@ -20,6 +20,7 @@ pub(super) fn columns(statement: &Statement) -> Option<SchemaRef> {
         Statement::Cleanse(_) => cleanse::cleansed().schema(),
         Statement::VerifyErasure { .. } => cleanse::verified().schema(),
         Statement::CheckTable(_) => quality::checked().schema(),
+        Statement::CheckJournal { .. } => journal::checked(),
         Statement::ExplainQuality(_) => quality::explained().schema(),
         Statement::SuggestConstraints { .. } => suggest::columns().schema(),
         Statement::Show(Show::Functions { .. }) => listing::columns().schema(),
@@ -38,6 +39,7 @@ pub(super) fn table(statement: &Statement) -> Option<&ObjectName> {
         Statement::Cleanse(cleanse) => Some(&cleanse.table),
         Statement::VerifyErasure { table, .. } => Some(table),
         Statement::CheckTable(check) => Some(&check.table),
+        Statement::CheckJournal { table, .. } => Some(table),
         _ => None,
     }
 }

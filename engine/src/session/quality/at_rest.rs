@@ -23,7 +23,6 @@ use crate::quality::rule::{OnNull, Rule};
 use crate::session::scope::{Opened, Scope};
 use crate::session::{constraint, policy, show};
 use crate::sql::{self, At, CheckTable};
-use crate::table::mapping;
 use crate::table::meta::Columns;
 use crate::table::snapshot::Snapshot;
 
@@ -108,7 +107,10 @@ async fn asked(
     rules: &[Rule],
 ) -> Result<Vec<RuleResult>> {
     let state = scope.state();
-    let schema = mapping::logical(&snapshot.schema);
+    // A journal answers with what is true now, in the columns that rules know.
+    let rows = opened.handle.provider(&opened.name, Arc::clone(snapshot));
+    let rows = rows.current()?;
+    let schema = rows.schema();
     let checks: Vec<String> = opened
         .snapshot
         .checks()
@@ -144,7 +146,6 @@ async fn asked(
         true => None,
         false => Some(Running::begin(&Arc::new(cleansing), &state.task_ctx()).await?),
     };
-    let rows = opened.handle.provider(&opened.name, Arc::clone(snapshot));
     let running = running.map(Arc::new);
     evaluated(scope, opened, Arc::new(rows), &compiled, running).await
 }

@@ -9,7 +9,7 @@ use crate::catalog;
 use crate::error::{Error, ErrorKind};
 use crate::session::functions;
 use crate::sql;
-use crate::table::meta::Kind;
+use crate::table::meta::Beside;
 
 impl Scope {
     /// "Not found", with the nearest name there is.
@@ -28,7 +28,7 @@ impl Scope {
             .map(String::as_str)
             .chain(self.registered.keys().map(String::as_str));
         if let Some((base, suffix)) = name.rsplit_once('$')
-            && Kind::named(suffix).is_some()
+            && Beside::named(suffix).is_some()
             && let Some(near) = sql::nearest(base, found.relations.keys())
         {
             let near = sql::quoted(&format!("{near}${suffix}"));
@@ -102,8 +102,8 @@ pub(super) fn no_such_kind(schema: &str, base: &str, suffix: &str) -> Error {
         ErrorKind::NotFound,
         format!("table {schema}.{base} has no metadata table ${suffix}"),
     );
-    let kinds = Kind::ALL.map(Kind::suffix);
-    match sql::nearest(suffix, kinds) {
+    let kinds: Vec<&str> = Beside::suffixes().collect();
+    match sql::nearest(suffix, kinds.iter().copied()) {
         Some(near) => missing.with_hint(format!(
             "did you mean {}?",
             sql::quoted(&format!("{base}${near}"))

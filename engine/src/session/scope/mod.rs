@@ -3,12 +3,14 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `resolve` | what a name stands for |
-//! | `travel` | the versions that clauses and functions choose |
+//! | `travel` | the versions, and of journals the instants, that clauses and functions choose |
+//! | `asof` | joins in which each row chooses the instant |
 //! | `missing` | what is said of names that stand for nothing |
 //! | `names` | the same names, as DataFusion's catalogs ask for them |
 //! | `information` | `information_schema` |
 //! | `literals` | literals the planner would read otherwise |
 
+mod asof;
 mod information;
 mod literals;
 mod missing;
@@ -20,7 +22,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
@@ -34,6 +36,8 @@ use crate::catalog::{self, Pinned};
 use crate::engine::Inner;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expr;
+use crate::journal::definition;
+use crate::journal::shape::Shape;
 use crate::progress::Observer;
 use crate::session::dependents::Object;
 use crate::session::zone::{self, Zone};
@@ -43,7 +47,7 @@ use crate::table::handle::Table;
 use crate::table::snapshot::Snapshot;
 use crate::table::versioned::VersionedTable;
 use crate::table::{erased, mapping, protocol};
-use crate::write::target::WriteTarget;
+use crate::write::target::{JournalMode, JournalTarget, WriteTarget};
 
 /// Snapshots by schema and name of their table.
 type Pins = HashMap<(String, String), Arc<Snapshot>>;
@@ -146,10 +150,13 @@ impl Scope {
         mut own: Vec<ScalarUDF>,
     ) -> Result<LogicalPlan> {
         let mut statement = sql::Statement::Query(Box::new(query));
-        self.pin_versions(&mut statement).await?;
+        let by_row = self.pin_versions(&mut statement).await?;
         let sql::Statement::Query(mut query) = statement else {
             return Err(Error::internal("a query turned into another statement"));
         };
+        if by_row {
+            own.push(asof::marker());
+        }
         let _ = query.visit(&mut Floats);
         let macros = functions::prepare(self, &mut query).await?;
         let expands = !macros.is_empty();
@@ -171,6 +178,10 @@ impl Scope {
         let plan = plan.map_err(|error| self.explain_missing(error.into()))?;
         let plan = match expands {
             true => functions::expand(plan)?,
+            false => plan,
+        };
+        let plan = match by_row {
+            true => asof::joined(plan)?,
             false => plan,
         };
         let plan = expr::planned(plan)?;
@@ -293,28 +304,39 @@ impl Scope {
             Arc::clone(&opened.handle),
             Some(Arc::clone(&opened.snapshot)),
             operation,
-        );
-        let provider = opened
-            .handle
-            .provider(&opened.name, Arc::clone(&opened.snapshot));
-        Ok(provider.with_target(Arc::new(target)))
+        )?;
+        Ok(opened.rows()?.with_target(Arc::new(target)))
     }
 
-    /// The terms of a write.
+    /// The terms of a write. Rows that come to a journal are changes, unless the statement says more.
     pub(in crate::session) fn target(
         &self,
         name: &str,
         table: Arc<Table>,
         base: Option<Arc<Snapshot>>,
         operation: &'static str,
-    ) -> WriteTarget {
-        WriteTarget {
+    ) -> Result<WriteTarget> {
+        let shape = match &base {
+            Some(base) => Shape::of(name, base)?,
+            None => None,
+        };
+        let schema = match (&shape, &base) {
+            (Some(shape), _) => Arc::clone(&shape.declared),
+            (None, Some(base)) => mapping::logical(&base.schema),
+            (None, None) => Arc::new(Schema::empty()),
+        };
+        let journal = shape.zip(base.as_deref()).map(|(shape, base)| {
+            Arc::new(JournalTarget {
+                shape,
+                mode: JournalMode::Changes,
+                instant: Shape::instant(self.batch_id, Some(base)),
+                max_delete_fraction: definition::max_delete_fraction(&base.metadata.configuration),
+            })
+        });
+        Ok(WriteTarget {
             name: name.to_owned(),
             table,
-            schema: base.as_ref().map_or_else(
-                || Arc::new(Schema::empty()),
-                |base| mapping::logical(&base.schema),
-            ),
+            schema,
             base,
             creates: None,
             change: None,
@@ -322,13 +344,15 @@ impl Scope {
             reads_itself: false,
             replays: None,
             vectors: None,
+            journal,
+            corrected: None,
             operation,
             batch_id: self.batch_id,
             user: self.user.clone(),
             hooks: self.engine.hooks.clone(),
             settings: self.engine.settings.clone(),
             ambient: self.engine.ambient.clone(),
-        }
+        })
     }
 }
 
@@ -343,6 +367,28 @@ pub(in crate::session) struct Opened {
     pub snapshot: Arc<Snapshot>,
     /// Whether it lives at a place of its own, where others may read it.
     pub external: bool,
+}
+
+impl Opened {
+    /// Its journal, if it is one.
+    pub(in crate::session) fn shape(&self) -> Result<Option<Arc<Shape>>> {
+        Shape::of(&self.name, &self.snapshot)
+    }
+
+    /// The columns that statements know: of a journal those that were declared.
+    pub(in crate::session) fn columns(&self) -> SchemaRef {
+        match self.shape() {
+            Ok(Some(shape)) => Arc::clone(&shape.declared),
+            // A definition that nobody can read is told of where rows are wanted.
+            Ok(None) | Err(_) => mapping::logical(&self.snapshot.schema),
+        }
+    }
+
+    /// Its rows as its plain name means them: of a journal the current ones.
+    pub(in crate::session) fn rows(&self) -> Result<VersionedTable> {
+        let snapshot = Arc::clone(&self.snapshot);
+        self.handle.provider(&self.name, snapshot).current()
+    }
 }
 
 impl fmt::Debug for Scope {

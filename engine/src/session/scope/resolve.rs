@@ -13,10 +13,13 @@ use super::missing::no_such_kind;
 use crate::catalog::Pinned;
 use crate::catalog::entry::{Catalog, Relation, TableEntry, ViewEntry};
 use crate::error::{Error, Result};
+use crate::journal::shape::Shape;
 use crate::session::dependents::Object;
 use crate::session::{files, rename};
 use crate::sql;
-use crate::table::meta::{Kind, MetadataTable};
+use crate::table::handle::Table;
+use crate::table::meta::{Beside, MetadataTable};
+use crate::table::snapshot::Snapshot;
 
 impl Scope {
     /// What `schema.name` stands for in this statement.
@@ -66,8 +69,12 @@ impl Scope {
         let (entry, _) = self.table_entry(schema, base)?;
         let handle = self.engine.table(entry)?;
         let snapshot = self.pin(schema, base, &handle).await?;
-        let table = MetadataTable::new(kind, snapshot, handle.root.clone());
-        Ok(Some(Arc::new(table)))
+        Ok(Some(match kind {
+            Beside::Journal => intervals(&handle, &format!("{schema}.{base}"), snapshot)?,
+            Beside::Metadata(kind) => {
+                Arc::new(MetadataTable::new(kind, snapshot, handle.root.clone()))
+            }
+        }))
     }
 
     /// The table or view of that name; an error that names the nearest one when there is none.
@@ -106,12 +113,9 @@ impl Scope {
             Arc::clone(&handle),
             Some(Arc::clone(&snapshot)),
             "WRITE",
-        );
-        Ok(Arc::new(
-            handle
-                .provider(&full, snapshot)
-                .with_target(Arc::new(target)),
-        ))
+        )?;
+        let rows = handle.provider(&full, snapshot).current()?;
+        Ok(Arc::new(rows.with_target(Arc::new(target))))
     }
 
     /// The scope of what a view or function holds: other names to search, and itself out of bounds.
@@ -210,7 +214,7 @@ impl Scope {
         &self,
         schema: &str,
         name: &'n str,
-    ) -> Result<Option<(&'n str, Kind)>> {
+    ) -> Result<Option<(&'n str, Beside)>> {
         let catalog = &self.pinned.catalog;
         let Some((base, suffix)) = name.rsplit_once('$') else {
             return Ok(None);
@@ -220,7 +224,7 @@ impl Scope {
             catalog.relation(schema, base),
         ) {
             (Some(_), _) | (None, None) => return Ok(None),
-            (None, Some(Relation::Table(_))) => match Kind::named(suffix) {
+            (None, Some(Relation::Table(_))) => match Beside::named(suffix) {
                 Some(kind) => return Ok(Some((base, kind))),
                 None => return Err(no_such_kind(schema, base, suffix)),
             },
@@ -231,4 +235,19 @@ impl Scope {
             "there is no {schema}.{name}: {schema}.{base} {what}, and only versioned tables have metadata tables"
         )))
     }
+}
+
+/// Every interval of a journal, with the columns that tell it.
+pub(super) fn intervals(
+    handle: &Arc<Table>,
+    full: &str,
+    snapshot: Arc<Snapshot>,
+) -> Result<Arc<dyn TableProvider>> {
+    if Shape::of(full, &snapshot)?.is_none() {
+        return Err(Error::invalid(format!(
+            "table {full} is not a journal table, so it has no $journal"
+        ))
+        .with_hint("CREATE TABLE .. JOURNAL KEYS (..) makes one"));
+    }
+    Ok(Arc::new(handle.provider(full, snapshot)))
 }

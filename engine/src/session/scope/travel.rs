@@ -1,4 +1,5 @@
-//! Version clauses and `table_changes`: which versions of a table each of them chooses.
+//! Version clauses and `table_changes`, `FOR VALID_TIME` and what else reads a journal through time: which version of a
+//! table, and which of its intervals, each of them chooses.
 
 use std::sync::Arc;
 
@@ -6,26 +7,48 @@ use datafusion::catalog::TableProvider;
 use datafusion::sql::sqlparser::ast;
 
 use super::Scope;
+use super::resolve::intervals;
 use crate::catalog;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::shape::Shape;
+use crate::session::journal::history;
 use crate::session::zone;
-use crate::sql::{self, At, Changes, Reading};
+use crate::sql::{self, At, Changes, Reading, Valid, ValidTime};
 use crate::table::changes;
 use crate::table::handle::Table;
-use crate::table::meta::MetadataTable;
+use crate::table::journal::{self, AsOfRow, Period};
+use crate::table::meta::{Beside, MetadataTable};
 use crate::table::snapshot::Snapshot;
+use crate::table::versioned::VersionedTable;
+
+/// One version of a journal, with all its intervals.
+pub(in crate::session) struct Journal {
+    pub raw: VersionedTable,
+    pub shape: Arc<Shape>,
+}
 
 impl Scope {
-    /// Resolves what a statement reads of versions, so that the planner finds it as tables.
+    /// Resolves what a statement reads of versions and of valid time, so that the planner finds it as tables. Whether
+    /// there is a join in which each row chooses the instant.
     pub(super) async fn pin_versions(
         self: &Arc<Self>,
         statement: &mut sql::Statement,
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        let mut by_row = false;
         for versioned in sql::take_versions(statement)? {
             let position = versioned.position;
             let table = match versioned.reading {
                 Reading::At(at) => self.at_version(&versioned.original, at).await,
                 Reading::Changes(changes) => self.changes(&versioned.original, changes).await,
+                Reading::Valid(valid) => {
+                    by_row |= valid.time == ValidTime::OfRow;
+                    let internal = versioned.internal.clone();
+                    self.valid(&versioned.original, valid, internal).await
+                }
+                Reading::ValidChanges { from, to } => {
+                    history::changes(self, &versioned.original, *from, *to).await
+                }
+                Reading::History(query) => history::of(self, &versioned.original, *query).await,
             };
             let table = table.map_err(|error| match position {
                 Some(position) if error.position().is_none() => error.with_position(position),
@@ -33,7 +56,78 @@ impl Scope {
             })?;
             self.bind(&versioned.internal, table);
         }
-        Ok(())
+        Ok(by_row)
+    }
+
+    /// What a journal says was true. `internal` is the name that the statement has for it.
+    async fn valid(
+        self: &Arc<Self>,
+        name: &ast::ObjectName,
+        Valid { time, at }: Valid,
+        internal: String,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let found = self.journal(name, "FOR VALID_TIME", at).await?;
+        let full = &found.shape.table;
+        let period = match time {
+            ValidTime::All => Period::All,
+            ValidTime::AsOf(at) => Period::AsOf(self.instant(full, *at).await?),
+            ValidTime::FromTo(a, b) => {
+                let (a, b) = self.bounds(full, *a, *b).await?;
+                Period::FromTo(a, b)
+            }
+            ValidTime::Between(a, b) => {
+                let (a, b) = self.bounds(full, *a, *b).await?;
+                Period::Between(a, b)
+            }
+            ValidTime::ContainedIn(a, b) => {
+                let (a, b) = self.bounds(full, *a, *b).await?;
+                Period::ContainedIn(a, b)
+            }
+            ValidTime::OfRow => {
+                return Ok(Arc::new(AsOfRow {
+                    name: internal,
+                    raw: Arc::new(found.raw),
+                    shape: found.shape,
+                }));
+            }
+        };
+        journal::view(found.raw, &found.shape, period)
+    }
+
+    /// Two instants that a clause names.
+    pub(in crate::session) async fn bounds(
+        self: &Arc<Self>,
+        table: &str,
+        a: ast::Expr,
+        b: ast::Expr,
+    ) -> Result<(i64, i64)> {
+        Ok((self.instant(table, a).await?, self.instant(table, b).await?))
+    }
+
+    /// A journal with all its intervals, at a version or as the statement sees it. `what` needs one.
+    pub(in crate::session) async fn journal(
+        self: &Arc<Self>,
+        name: &ast::ObjectName,
+        what: &str,
+        at: Option<At>,
+    ) -> Result<Journal> {
+        let (schema, name) = self.versioned_place(name)?;
+        let (entry, full) = self.table_entry(&schema, &name)?;
+        let table = self.engine.table(entry)?;
+        let snapshot = match at {
+            Some(at) => self.snapshot_at(&table, &full, at).await?,
+            None => self.pin(&schema, &name, &table).await?,
+        };
+        let Some(shape) = Shape::of(&full, &snapshot)? else {
+            return Err(Error::invalid(format!(
+                "table {full} keeps no valid time: {what} needs a journal table"
+            ))
+            .with_hint("CREATE TABLE .. JOURNAL KEYS (..) makes one"));
+        };
+        Ok(Journal {
+            raw: table.provider(&full, snapshot),
+            shape,
+        })
     }
 
     /// A table, or a relation about it, at the version that a clause chooses.
@@ -51,10 +145,11 @@ impl Scope {
         let table = self.engine.table(entry)?;
         let snapshot = self.snapshot_at(&table, &full, at).await?;
         Ok(match kind {
-            Some(kind) => {
+            Some(Beside::Journal) => intervals(&table, &full, snapshot)?,
+            Some(Beside::Metadata(kind)) => {
                 Arc::new(MetadataTable::new(kind, snapshot, table.root.clone()).of_the_past())
             }
-            None => Arc::new(table.provider(&full, snapshot)),
+            None => Arc::new(table.provider(&full, snapshot).current()?),
         })
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Insert {
     pub(crate) replace: Option<Expr>,
     pub(crate) source: InsertSource,
     pub(crate) mode: InsertMode,
+    /// `AS SNAPSHOTS`: each instant of the source's rows has all that was true then. Only in [`InsertMode::Append`].
+    pub(crate) snapshots: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -30,7 +30,7 @@ const SPELLINGS: &[&str] = &[
 ];
 
 /// `$T` is the place of a table and its version.
-const PLACES: &[&str] = &[
+pub(super) const PLACES: &[&str] = &[
     "SELECT * FROM $T",
     "SELECT * FROM $T AS o",
     "SELECT * FROM $T o WHERE o.a = 1",
@@ -318,14 +318,6 @@ fn versions_stand_on_tables_only() {
         invalid(sql, words);
     }
     for (sql, clause) in [
-        (
-            "SELECT * FROM t FOR VALID_TIME AS OF now()",
-            "FOR VALID_TIME",
-        ),
-        (
-            "SELECT * FROM t FOR VERSION AS OF 3 FOR VALID_TIME AS OF now()",
-            "FOR VALID_TIME",
-        ),
         (
             "SELECT * FROM t FOR SYSTEM_TIME FROM a TO b",
             "FOR SYSTEM_TIME over a period",

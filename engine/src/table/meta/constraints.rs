@@ -4,6 +4,7 @@ use super::super::snapshot::{Snapshot, TableRoot};
 use super::column::Columns;
 use super::metrics::over;
 use crate::error::Result;
+use crate::journal::definition;
 use crate::quality::rule::{self, OnNull, OnViolation, Rule, RuleKind};
 use crate::sql;
 
@@ -60,8 +61,16 @@ pub(super) fn of(snapshot: &Snapshot, root: &TableRoot) -> Result<Vec<Constraint
         validated: true,
         rule: None,
     };
+    let properties = &snapshot.metadata.configuration;
+    let journal = definition::of(&root.url(), properties)?;
+    // Nobody gives a journal its period columns, so none can break what holds for them.
+    let own = |name: &str| {
+        let columns = journal.as_ref().map(|journal| journal.columns.names());
+        columns.is_some_and(|names| names.contains(&name))
+    };
     let fields = snapshot.schema.fields().iter();
-    let not_null = fields.filter(|field| !field.is_nullable()).map(|field| {
+    let not_null = fields.filter(|field| !field.is_nullable() && !own(field.name()));
+    let not_null = not_null.map(|field| {
         let expression = format!("{} IS NOT NULL", sql::quoted(field.name()));
         Constraint {
             column: Some(field.name().clone()),
@@ -72,7 +81,7 @@ pub(super) fn of(snapshot: &Snapshot, root: &TableRoot) -> Result<Vec<Constraint
         on_null: Some(OnNull::Violate),
         ..holds(name, "CHECK", text.to_owned())
     });
-    let rules = rule::rules(&root.url(), &snapshot.metadata.configuration)?;
+    let rules = rule::rules(&root.url(), properties)?;
     let rules = rules.into_iter().map(|rule| Constraint {
         name: rule.name.clone(),
         kind: rule.kind.word(),

@@ -27,6 +27,9 @@ use crate::write::report::WriteReport;
 
 const VERSION: &str = "version";
 
+/// The parameter that holds the text of a statement which put intervals right by hand.
+const CORRECTED: &str = "statement";
+
 /// Commits fetched at once.
 const READ_AHEAD: usize = 16;
 
@@ -98,8 +101,14 @@ pub(super) fn columns() -> Columns<Entry> {
         .number("batch_id", |of| Some(of.report.as_ref()?.batch_id))
         .text("operation", |of| of.info.operation.clone())
         .texts("operation_parameters", |of| {
-            let parameters = of.info.operation_parameters.as_ref()?;
-            Some(parameters.iter().map(parameter).collect())
+            let given = of.info.operation_parameters.as_ref();
+            let corrected = of.report.as_ref().and_then(|own| own.corrected.clone());
+            if given.is_none() && corrected.is_none() {
+                return None;
+            }
+            let parameters = given.into_iter().flatten().map(parameter);
+            let corrected = corrected.map(|text| (CORRECTED.to_owned(), Some(text)));
+            Some(parameters.chain(corrected).collect())
         })
         .text("user_name", |of| of.info.user_name.clone())
         .number("read_version", |of| of.info.read_version)

@@ -13,6 +13,8 @@
 //! | `metrics` | `t$metrics` | a number about the rows of a write |
 //! | `quarantine` | `t$quarantine` | a row that a rule kept out of the table |
 //!
+//! `t$journal` is none of them: its rows are those of the table, every interval of a journal.
+//!
 //! `lenient` reads files of rows that were meant for other columns.
 //!
 //! `column` is what they are written in: a column is a name, a type, and how its value is told from a
@@ -87,8 +89,43 @@ impl Kind {
         }
     }
 
-    pub(crate) fn named(suffix: &str) -> Option<Self> {
+    fn named(suffix: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.suffix() == suffix)
+    }
+}
+
+/// What stands behind the name of a table and a `$`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// Rows of the table itself: every interval of a journal.
+    Journal,
+    /// What the table says of itself.
+    Metadata(Kind),
+}
+
+impl Beside {
+    const JOURNAL: &str = "journal";
+
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Journal => Self::JOURNAL,
+            Self::Metadata(kind) => kind.suffix(),
+        }
+    }
+
+    /// All there are, those of any table first.
+    pub(crate) fn suffixes() -> impl Iterator<Item = &'static str> {
+        Kind::ALL
+            .into_iter()
+            .map(Kind::suffix)
+            .chain([Self::JOURNAL])
+    }
+
+    pub(crate) fn named(suffix: &str) -> Option<Self> {
+        match suffix {
+            Self::JOURNAL => Some(Self::Journal),
+            _ => Kind::named(suffix).map(Self::Metadata),
+        }
     }
 }
 

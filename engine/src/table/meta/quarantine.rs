@@ -42,6 +42,7 @@ use super::lenient::{Apart, Lenient, nullable};
 use super::past_ms;
 use crate::around::AroundExec;
 use crate::error::Error;
+use crate::journal::definition;
 use crate::quality::failure::{
     FAILURES, ID, REPLACES, ROW, UNFIT, VERSION, WRITTEN_AT, failures_type, kept_as,
     quarantine_schema, unfit_type,
@@ -92,7 +93,7 @@ pub(super) fn schema(snapshot: &Snapshot) -> SchemaRef {
         Field::new(ROW, DataType::Utf8, true),
         Field::new(REPLACES, DataType::Boolean, true),
     ];
-    let columns = mapping::logical(&snapshot.schema);
+    let columns = mapping::logical(&declared(snapshot));
     let columns = columns.fields().iter();
     let free = columns.filter(|field| own.iter().all(|taken| taken.name() != field.name()));
     let columns: Vec<FieldRef> = free
@@ -102,10 +103,24 @@ pub(super) fn schema(snapshot: &Snapshot) -> SchemaRef {
     Arc::new(Schema::new(own.chain(columns).collect::<Vec<FieldRef>>()))
 }
 
+/// The columns that rows come with: a journal gives its intervals some of their own.
+fn declared(snapshot: &Snapshot) -> SchemaRef {
+    let properties = &snapshot.metadata.configuration;
+    // A definition that nobody can read is told of where the table itself is read.
+    let Ok(Some(journal)) = definition::of("", properties) else {
+        return Arc::clone(&snapshot.schema);
+    };
+    let own = journal.columns.names();
+    let fields = snapshot.schema.fields().iter();
+    let fields = fields.filter(|field| !own.contains(&field.name().as_str()));
+    Arc::new(Schema::new(fields.cloned().collect::<Vec<FieldRef>>()))
+}
+
 /// The columns that files may have, each with the name that it has there.
 fn in_files(snapshot: &Snapshot) -> Schema {
     let own = quarantine_schema(&Schema::empty());
-    let columns = snapshot.schema.fields().iter().map(|field| {
+    let columns = declared(snapshot);
+    let columns = columns.fields().iter().map(|field| {
         let name = kept_as(mapping::physical_name(field)).into_owned();
         let named = HashMap::from([(mapping::PHYSICAL_NAME.to_owned(), name)]);
         Arc::new(field.as_ref().clone().with_metadata(named))

@@ -105,6 +105,9 @@ impl Forget {
         report.metrics.retain(|metric| {
             !self.told(&metric.metric) && !self.partition(metric.partition.as_ref())
         });
+        // What was put right by hand is told with the values.
+        let corrected = report.corrected.take();
+        report.corrected = corrected.filter(|text| !self.told(text));
         // Why a write was refused is told with the values.
         record.refused = None;
     }

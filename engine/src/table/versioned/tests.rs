@@ -27,6 +27,7 @@ use object_store::path::Path;
 use super::*;
 use crate::table::actions::{Add, DeletionVector, Metadata, Protocol};
 
+mod journal;
 mod mapped;
 mod widened;
 

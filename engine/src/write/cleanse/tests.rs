@@ -83,6 +83,7 @@ async fn write(asked: &[Rule], text: Option<&str>) -> (Vec<i64>, Result<Settled>
     let table = TableRules {
         table: "shop.t".into(),
         schema: schema(),
+        journal: None,
         checks: checks.into_iter().collect(),
         condition: false,
         quarantines_invalid: false,

@@ -35,6 +35,10 @@ use crate::table::footer;
 
 /// Rows of a full row group: enough for good encoding, few enough to skip and to share out.
 pub(super) const ROW_GROUP_ROWS: usize = 1 << 20;
+/// Rows of a full row group of a journal, where a small write looks for few rows among many.
+const JOURNAL_GROUP_ROWS: usize = 128 << 10;
+/// Rows of a page of a journal: what is read for one row, of each column.
+const JOURNAL_PAGE_ROWS: usize = 2 << 10;
 /// Below this many rows neither dictionaries nor the probe for them pay.
 const DICTIONARY_ROWS: usize = 1024;
 /// Rows the probe for dictionaries looks at.
@@ -52,6 +56,8 @@ pub(super) struct Format {
     pub(super) stats: StatsPlan,
     parquet: TypePtr,
     compression: Compression,
+    /// Columns by which rows of a journal are found; their pages tell bounds. None for a plain table.
+    found_by: Option<Vec<String>>,
 }
 
 impl Format {
@@ -59,6 +65,7 @@ impl Format {
         schema: SchemaRef,
         stats: StatsPlan,
         compression: Compression,
+        found_by: Option<Vec<String>>,
     ) -> Result<Self> {
         let parquet = ArrowSchemaConverter::new()
             .convert(&schema)
@@ -69,7 +76,15 @@ impl Format {
             stats,
             parquet,
             compression,
+            found_by,
         })
+    }
+
+    fn row_group_rows(&self) -> usize {
+        match self.found_by {
+            Some(_) => JOURNAL_GROUP_ROWS,
+            None => ROW_GROUP_ROWS,
+        }
     }
 
     /// Writer properties for a file that begins with `sample`.
@@ -86,6 +101,14 @@ impl Format {
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_statistics_truncate_length(Some(STRING_BYTES))
             .set_dictionary_enabled(rows >= DICTIONARY_ROWS);
+        if let Some(columns) = &self.found_by {
+            properties = properties.set_data_page_row_count_limit(JOURNAL_PAGE_ROWS);
+            for column in columns {
+                let column = ColumnPath::new(vec![column.clone()]);
+                let pages = EnabledStatistics::Page;
+                properties = properties.set_column_statistics_enabled(column, pages);
+            }
+        }
         let leaves = SchemaDescriptor::new(Arc::clone(&self.parquet));
         for leaf in leaves.columns() {
             let path = leaf.path();
@@ -210,7 +233,7 @@ impl Encoder {
     }
 
     fn room(&self) -> usize {
-        ROW_GROUP_ROWS - self.row_group.as_ref().map_or(0, |g| g.rows)
+        self.format.row_group_rows() - self.row_group.as_ref().map_or(0, |g| g.rows)
     }
 
     async fn encode(&mut self, batches: &[RecordBatch]) -> Result<()> {

@@ -25,7 +25,7 @@ mod upload;
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::runtime::JoinSet;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -46,6 +46,7 @@ use self::stats::StatsPlan;
 pub(crate) use self::stats::{STATS_COLUMNS_KEY, lists};
 use self::upload::{Ledger, Undo, delete_all};
 use crate::error::{Error, Result};
+use crate::journal::definition;
 use crate::table::actions::{Add, Metadata};
 use crate::table::mapping;
 use crate::table::snapshot::TableRoot;
@@ -128,7 +129,8 @@ impl FileSink {
         let in_files = mapping::in_files(schema, metadata)?;
         let layout = Layout::new(Arc::clone(schema), &in_files, &metadata.partition_columns)?;
         let stats = StatsPlan::new(&layout.file, &layout.names(), metadata)?;
-        let format = Format::new(Arc::clone(&layout.file), stats, compression)?;
+        let found_by = found_by(schema, &in_files, metadata)?;
+        let format = Format::new(Arc::clone(&layout.file), stats, compression, found_by)?;
         Ok(Self {
             target: Arc::new(Target {
                 store: Arc::clone(&root.store),
@@ -272,6 +274,24 @@ impl FileSink {
         let spread = RepartitionExec::try_new(plan, Partitioning::Hash(columns, lanes));
         Ok(Arc::new(spread.map_err(Error::from)?))
     }
+}
+
+/// Names in files of the columns by which the rows of a journal are found: keys and period. None for a plain table.
+fn found_by(
+    schema: &SchemaRef,
+    in_files: &Schema,
+    metadata: &Metadata,
+) -> Result<Option<Vec<String>>> {
+    let Some(journal) = definition::of("of these files", &metadata.configuration)? else {
+        return Ok(None);
+    };
+    let names = journal
+        .keys
+        .iter()
+        .chain([&journal.columns.from, &journal.columns.to]);
+    let places = names.filter_map(|name| schema.index_of(name).ok());
+    let columns = places.filter_map(|place| in_files.fields().get(place));
+    Ok(Some(columns.map(|field| field.name().clone()).collect()))
 }
 
 impl Written {

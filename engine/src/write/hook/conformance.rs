@@ -91,6 +91,7 @@ impl Suite<'_> {
         let rules = TableRules {
             table: self.context.table().to_string(),
             schema: Arc::clone(self.context.schema()),
+            journal: None,
             checks: Vec::new(),
             condition: false,
             quarantines_invalid: false,
@@ -103,7 +104,7 @@ impl Suite<'_> {
         let run = stage.run.current()?;
         let rows = batches
             .iter()
-            .map(|batch| stage.rows(&run, &rules, batch.clone()))
+            .map(|batch| stage.rows(&run, &rules, batch.clone(), false))
             .collect::<Result<Vec<_>>>()?;
         let verdict = stage.guarded(|| run.hook.finish())?;
         let rows = concat_batches(&rules.schema, &rows)
@@ -118,7 +119,7 @@ impl Suite<'_> {
         let feed = |batches: &[RecordBatch]| {
             let mut rows = 0;
             for batch in batches {
-                rows += stage.rows(&run, &rules, batch.clone())?.num_rows();
+                rows += stage.rows(&run, &rules, batch.clone(), false)?.num_rows();
             }
             Ok::<usize, Error>(rows)
         };

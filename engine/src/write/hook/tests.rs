@@ -100,6 +100,7 @@ fn stage(partitions: &[Vec<RecordBatch>], hooks: &[Arc<dyn WriteHookSupplier>]) 
     let rules = TableRules {
         table: "shop.orders".into(),
         schema: schema(),
+        journal: None,
         checks: vec![check],
         condition: false,
         quarantines_invalid: false,

@@ -35,6 +35,7 @@ fn rules() -> Arc<TableRules> {
     Arc::new(TableRules {
         table: "shop.orders".into(),
         schema,
+        journal: None,
         checks,
         condition: false,
         quarantines_invalid: false,

@@ -1,0 +1,277 @@
+//! Events that are kept because an earlier one may still come.
+//!
+//! They lie in files beside the table's, which a line of the log names: so the list is there without a commit being
+//! read, outlives checkpoints, and is that of the version which is looked at. Other readers need not know of it.
+
+mod condense;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::physical_plan::ExecutionPlan;
+use futures::FutureExt;
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+pub(crate) use self::condense::condense;
+use super::event::{ANCHOR, DELETE, KEEP, SEQUENCE, kept_schema};
+use super::shape::Shape;
+use crate::clock::Ambient;
+use crate::error::{Error, ErrorKind, Result};
+use crate::table::actions::{Add, Format, Metadata, Protocol};
+use crate::table::mapping;
+use crate::table::schema::to_arrow;
+use crate::table::snapshot::{DataFile, Snapshot, TableRoot};
+use crate::table::versioned::VersionedTable;
+use crate::write::files::{FileSink, Written};
+
+/// The domain of the log's line.
+pub(crate) const DOMAIN: &str = "selvedge.journal";
+/// The folder of these files, as the log would write it.
+pub(crate) const FOLDER: &str = "_selvedge/journal";
+
+/// What a version keeps.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Kept {
+    /// The greatest sequence that ever came.
+    pub watermark: i64,
+    pub files: Vec<KeptFile>,
+}
+
+/// A file of kept events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct KeptFile {
+    /// Below the table, as the log would write it.
+    pub path: String,
+    pub rows: u64,
+    pub bytes: u64,
+    /// No event has a lesser sequence. Anchors do not count.
+    pub first: i64,
+    /// No event has a greater sequence.
+    pub last: i64,
+}
+
+/// What a write adds to the list of the version it lands on, and takes from it.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeping {
+    pub watermark: i64,
+    /// Whether the table goes back to this watermark, from wherever it is.
+    pub restores: bool,
+    pub came: Vec<KeptFile>,
+    pub out: Vec<String>,
+}
+
+/// Where the files of a table are.
+pub(crate) fn folder(root: &TableRoot) -> Path {
+    root.path.clone().join("_selvedge").join("journal")
+}
+
+/// What a version keeps; nothing where it says nothing.
+pub(crate) fn of(snapshot: &Snapshot) -> Result<Kept> {
+    Ok(told(snapshot)?.unwrap_or_default())
+}
+
+fn told(snapshot: &Snapshot) -> Result<Option<Kept>> {
+    let Some(line) = snapshot.domains.get(DOMAIN) else {
+        return Ok(None);
+    };
+    if line.get("removed").and_then(Value::as_bool) == Some(true) {
+        return Ok(None);
+    }
+    let text = line.get("configuration").and_then(Value::as_str);
+    let text = text.unwrap_or_default();
+    serde_json::from_str(text).map(Some).map_err(|error| {
+        Error::corrupt(format!(
+            "version {}: what the log says in domain {DOMAIN} is no list of kept events",
+            snapshot.version
+        ))
+        .with_detail(error.to_string())
+        .with_source(error)
+    })
+}
+
+/// The line of the log.
+pub(crate) fn line(kept: &Kept) -> Result<Value> {
+    let text = serde_json::to_string(kept).map_err(|error| {
+        Error::internal("a list of kept events does not become JSON").with_source(error)
+    })?;
+    Ok(json!({"domain": DOMAIN, "configuration": text, "removed": false}))
+}
+
+/// The list of the version after `head`; None where it stays as it is.
+///
+/// # Errors
+/// When a file that is to go is gone: somebody else has taken its events into another.
+pub(crate) fn over(head: &Snapshot, keeping: &Keeping) -> Result<Option<Kept>> {
+    let before = told(head)?;
+    let mut now = before.clone().unwrap_or(Kept {
+        watermark: keeping.watermark,
+        files: Vec::new(),
+    });
+    for path in &keeping.out {
+        let files = now.files.len();
+        now.files.retain(|file| file.path != *path);
+        if now.files.len() == files {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "version {} no longer keeps the events of '{path}'",
+                    head.version
+                ),
+            ));
+        }
+    }
+    now.watermark = match keeping.restores {
+        true => keeping.watermark,
+        false => now.watermark.max(keeping.watermark),
+    };
+    now.files.extend(keeping.came.iter().cloned());
+    Ok((before.as_ref() != Some(&now)).then_some(now))
+}
+
+/// The kept events of a version, in no order. A file calls the columns as the table's own files do, so that one that
+/// was renamed keeps its values; what a file lacks is NULL.
+pub(crate) fn scan(
+    session: &dyn Session,
+    shape: &Shape,
+    root: &TableRoot,
+    metadata: &Metadata,
+    kept: &Kept,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let columns = columns(shape, metadata)?;
+    let features = || Some(vec![mapping::FEATURE.to_owned()]);
+    let protocol = Protocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: features(),
+        writer_features: features(),
+    };
+    // Names alone: riders have no ids.
+    let mode = maps(metadata).then_some((mapping::MODE, "name"));
+    let mut snapshot = Snapshot::draft(&protocol, &described(mode), columns);
+    for file in &kept.files {
+        let data = Arc::new(DataFile::new(add(file)));
+        snapshot.files.insert(file.path.clone(), data);
+    }
+    let table = VersionedTable::new(shape.table.clone(), Arc::new(snapshot), root.clone());
+    // To plan a scan only deletion vectors are read, and these files have none.
+    let plan = table.scan(session, None, &[], None).now_or_never();
+    let plan = plan.ok_or_else(|| {
+        Error::internal(format!(
+            "the scan of kept events of table {} waits for something",
+            shape.table
+        ))
+    })?;
+    Ok(plan?)
+}
+
+/// Where rows of [`kept_schema`] go.
+pub(crate) fn sink(
+    root: &TableRoot,
+    shape: &Shape,
+    metadata: &Metadata,
+    target_file_bytes: u64,
+    ambient: &Ambient,
+) -> Result<FileSink> {
+    let root = TableRoot {
+        path: folder(root),
+        ..root.clone()
+    };
+    FileSink::new(
+        &root,
+        &columns(shape, metadata)?,
+        &described(Some(("delta.dataSkippingNumIndexedCols", "0"))),
+        target_file_bytes,
+        ambient.ids(),
+        ambient.millis(),
+    )
+}
+
+/// Written files as the log names them, with the bounds of all of their events.
+pub(crate) fn files(written: &Written, first: i64, last: i64) -> Result<Vec<KeptFile>> {
+    let file = |add: &Add| {
+        let stats = add.stats.as_deref().unwrap_or_default();
+        let stats: Value = serde_json::from_str(stats).unwrap_or_default();
+        let rows = stats.get("numRecords").and_then(Value::as_u64);
+        Ok(KeptFile {
+            path: format!("{FOLDER}/{}", add.path),
+            rows: rows.ok_or_else(|| Error::internal("a file of kept events has no row count"))?,
+            bytes: add.size.unsigned_abs(),
+            first,
+            last,
+        })
+    };
+    written.adds.iter().map(file).collect()
+}
+
+/// Whether files call columns otherwise than queries do.
+fn maps(metadata: &Metadata) -> bool {
+    let mode = metadata.configuration.get(mapping::MODE);
+    mode.is_some_and(|mode| mode != "none")
+}
+
+/// The columns of [`kept_schema`], with what tells their names in files.
+fn columns(shape: &Shape, metadata: &Metadata) -> Result<SchemaRef> {
+    let kept = kept_schema(shape);
+    if !maps(metadata) {
+        return Ok(kept);
+    }
+    let table = to_arrow(&metadata.schema_string)?;
+    let riders = [SEQUENCE, DELETE, KEEP, ANCHOR];
+    let fields = kept.fields().iter().map(|field| {
+        if riders.contains(&field.name().as_str()) {
+            return Ok(field.as_ref().clone());
+        }
+        let own = table.fields().find(field.name()).map(|(_, own)| own);
+        let own = own.ok_or_else(|| {
+            Error::internal(format!(
+                "table {} has no column {}",
+                shape.table,
+                field.name()
+            ))
+        })?;
+        Ok(own.as_ref().clone().with_nullable(true))
+    });
+    let fields: Vec<Field> = fields.collect::<Result<_>>()?;
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// The files described as a table of their own, which has no partitions.
+fn described(property: Option<(&str, &str)>) -> Metadata {
+    let property = property.into_iter();
+    Metadata {
+        id: String::new(),
+        name: None,
+        description: None,
+        format: Format::default(),
+        schema_string: String::new(),
+        partition_columns: Vec::new(),
+        created_time: None,
+        configuration: property
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    }
+}
+
+fn add(file: &KeptFile) -> Add {
+    Add {
+        path: file.path.clone(),
+        partition_values: Default::default(),
+        size: i64::try_from(file.bytes).unwrap_or(i64::MAX),
+        // Its name is never used again, so nobody asks when it came.
+        modification_time: 0,
+        data_change: false,
+        stats: None,
+        tags: None,
+        deletion_vector: None,
+        base_row_id: None,
+        default_row_commit_version: None,
+        clustering_provider: None,
+    }
+}
