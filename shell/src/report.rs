@@ -125,7 +125,7 @@ fn rows(report: &WriteReport) -> Vec<String> {
         [
             (report.intervals_opened, "opened"),
             (report.intervals_closed, "closed"),
-            (report.intervals_updated, "updated in place"),
+            (report.intervals_updated, "changed"),
             (report.rows_unchanged, "unchanged"),
             (report.rows_late, "late"),
         ]

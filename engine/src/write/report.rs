@@ -36,7 +36,7 @@ pub struct WriteReport {
     /// Intervals of a journal that end with the write.
     #[serde(skip_serializing_if = "nothing")]
     pub intervals_closed: u64,
-    /// Intervals of a journal whose untracked columns have other values.
+    /// Intervals of a journal that were there and have another end, or other values in untracked columns, since.
     #[serde(skip_serializing_if = "nothing")]
     pub intervals_updated: u64,
     /// The statement that put intervals right by hand.
