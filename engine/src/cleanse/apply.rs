@@ -48,6 +48,17 @@ impl Applied {
     pub(crate) fn is_unchanged(&self) -> bool {
         self.erased.is_none() && self.counts.cells_changed() == 0
     }
+
+    /// Those of the rows it was given that are left, as they were.
+    pub(crate) fn left_of(&self, given: &RecordBatch) -> Result<RecordBatch> {
+        match &self.erased {
+            Some(erased) => {
+                let kept = BooleanArray::new(!erased, None);
+                filter_record_batch(given, &kept).map_err(unexpected)
+            }
+            None => Ok(given.clone()),
+        }
+    }
 }
 
 /// What the policies did, one entry each.

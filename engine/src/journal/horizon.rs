@@ -22,7 +22,7 @@ use super::event::{ANCHOR, DELETE, KEEP, SEQUENCE, kept_schema};
 use super::shape::Shape;
 use crate::clock::Ambient;
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::actions::{Add, Format, Metadata, Protocol};
+use crate::table::actions::{Add, Metadata, Protocol};
 use crate::table::mapping;
 use crate::table::schema::to_arrow;
 use crate::table::snapshot::{DataFile, Snapshot, TableRoot};
@@ -154,9 +154,9 @@ pub(crate) fn scan(
     };
     // Names alone: riders have no ids.
     let mode = maps(metadata).then_some((mapping::MODE, "name"));
-    let mut snapshot = Snapshot::draft(&protocol, &described(mode), columns);
+    let mut snapshot = Snapshot::draft(&protocol, &Metadata::of_files(mode), columns);
     for file in &kept.files {
-        let data = Arc::new(DataFile::new(add(file)));
+        let data = Arc::new(DataFile::new(Add::of_file(file.path.clone(), file.bytes)));
         snapshot.files.insert(file.path.clone(), data);
     }
     let table = VersionedTable::new(shape.table.clone(), Arc::new(snapshot), root.clone());
@@ -186,7 +186,7 @@ pub(crate) fn sink(
     FileSink::new(
         &root,
         &columns(shape, metadata)?,
-        &described(Some(("delta.dataSkippingNumIndexedCols", "0"))),
+        &Metadata::of_files([("delta.dataSkippingNumIndexedCols", "0")]),
         target_file_bytes,
         ambient.ids(),
         ambient.millis(),
@@ -196,9 +196,7 @@ pub(crate) fn sink(
 /// Written files as the log names them, with the bounds of all of their events.
 pub(crate) fn files(written: &Written, first: i64, last: i64) -> Result<Vec<KeptFile>> {
     let file = |add: &Add| {
-        let stats = add.stats.as_deref().unwrap_or_default();
-        let stats: Value = serde_json::from_str(stats).unwrap_or_default();
-        let rows = stats.get("numRecords").and_then(Value::as_u64);
+        let rows = add.counted_rows();
         Ok(KeptFile {
             path: format!("{FOLDER}/{}", add.path),
             rows: rows.ok_or_else(|| Error::internal("a file of kept events has no row count"))?,
@@ -240,38 +238,4 @@ fn columns(shape: &Shape, metadata: &Metadata) -> Result<SchemaRef> {
     });
     let fields: Vec<Field> = fields.collect::<Result<_>>()?;
     Ok(Arc::new(Schema::new(fields)))
-}
-
-/// The files described as a table of their own, which has no partitions.
-fn described(property: Option<(&str, &str)>) -> Metadata {
-    let property = property.into_iter();
-    Metadata {
-        id: String::new(),
-        name: None,
-        description: None,
-        format: Format::default(),
-        schema_string: String::new(),
-        partition_columns: Vec::new(),
-        created_time: None,
-        configuration: property
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect(),
-    }
-}
-
-fn add(file: &KeptFile) -> Add {
-    Add {
-        path: file.path.clone(),
-        partition_values: Default::default(),
-        size: i64::try_from(file.bytes).unwrap_or(i64::MAX),
-        // Its name is never used again, so nobody asks when it came.
-        modification_time: 0,
-        data_change: false,
-        stats: None,
-        tags: None,
-        deletion_vector: None,
-        base_row_id: None,
-        default_row_commit_version: None,
-        clustering_provider: None,
-    }
 }

@@ -61,6 +61,25 @@ pub(crate) struct Metadata {
     pub configuration: BTreeMap<String, String>,
 }
 
+impl Metadata {
+    /// Of files that are read and written as those of a table, and lie beside one: they have no partitions.
+    pub(crate) fn of_files<'a>(properties: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let properties = properties.into_iter();
+        Self {
+            id: String::new(),
+            name: None,
+            description: None,
+            format: Format::default(),
+            schema_string: String::new(),
+            partition_columns: Vec::new(),
+            created_time: None,
+            configuration: properties
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Format {
     pub provider: String,
@@ -100,6 +119,31 @@ pub(crate) struct Add {
     pub default_row_commit_version: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clustering_provider: Option<String>,
+}
+
+impl Add {
+    /// A file that no log names, by its place and size.
+    pub(crate) fn of_file(path: String, bytes: u64) -> Self {
+        Self {
+            path,
+            partition_values: Default::default(),
+            size: i64::try_from(bytes).unwrap_or(i64::MAX),
+            modification_time: 0,
+            data_change: false,
+            stats: None,
+            tags: None,
+            deletion_vector: None,
+            base_row_id: None,
+            default_row_commit_version: None,
+            clustering_provider: None,
+        }
+    }
+
+    /// How many rows its statistics count, deleted ones included.
+    pub(crate) fn counted_rows(&self) -> Option<u64> {
+        let stats: serde_json::Value = serde_json::from_str(self.stats.as_deref()?).ok()?;
+        stats.get("numRecords").and_then(serde_json::Value::as_u64)
+    }
 }
 
 /// A data file that is no longer part of the table; with the deletion vector it had, because

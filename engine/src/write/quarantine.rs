@@ -19,7 +19,7 @@ use crate::clock::Ambient;
 use crate::error::{Error, Result};
 use crate::quality::failure::{UNFIT, quarantine_schema};
 use crate::quality::record::SideFile;
-use crate::table::actions::{Format, Metadata};
+use crate::table::actions::Metadata;
 use crate::table::mapping;
 use crate::table::records::{QUARANTINE, quarantine_folder};
 use crate::table::schema::{PERSONAL, personal, with_tags};
@@ -144,18 +144,7 @@ pub(crate) fn sink(
         ..root.clone()
     };
     // Described as a table of its own, which has no partitions and needs no statistics.
-    let metadata = Metadata {
-        id: String::new(),
-        name: None,
-        description: None,
-        format: Format::default(),
-        schema_string: String::new(),
-        partition_columns: Vec::new(),
-        created_time: None,
-        configuration: [("delta.dataSkippingNumIndexedCols", "0")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into(),
-    };
+    let metadata = Metadata::of_files([("delta.dataSkippingNumIndexedCols", "0")]);
     FileSink::new(
         &root,
         schema,
@@ -187,9 +176,7 @@ pub(crate) fn discreet(quarantine: &Schema, table: &Schema) -> SchemaRef {
 /// The files as the commit names them.
 pub(crate) fn side_files(written: &Written) -> Result<Vec<SideFile>> {
     let file = |add: &crate::table::actions::Add| {
-        let stats = add.stats.as_deref().unwrap_or_default();
-        let stats: serde_json::Value = serde_json::from_str(stats).unwrap_or_default();
-        let rows = stats.get("numRecords").and_then(serde_json::Value::as_u64);
+        let rows = add.counted_rows();
         Ok(SideFile {
             path: format!("{QUARANTINE}/{}", add.path),
             rows: rows.ok_or_else(|| Error::internal("a file of quarantine has no row count"))?,

@@ -28,7 +28,8 @@ use datafusion::arrow::util::display::array_value_to_string;
 use object_store::ObjectStore;
 use selvedge_engine::{Engine, Error, PolicyResult, Session, Settings, WriteReport};
 
-use crate::support::{query, render};
+use crate::support::numbered;
+use crate::support::query::{self, lines};
 
 /// A session of a lake in memory.
 async fn session() -> Session {
@@ -54,13 +55,6 @@ async fn with_checkpoints(store: Arc<dyn ObjectStore>) -> Result<Engine, Error> 
     settings.checkpoint_interval = 2;
     let builder = Engine::builder("memory:///").store(store);
     builder.settings(settings).open().await
-}
-
-/// Rows of a query, each with its cells joined by blanks, as `.slt` files write them.
-async fn lines(session: &Session, sql: &str) -> Vec<String> {
-    let batches = query::batches(session, sql).await;
-    let rows = render::rows(&batches).unwrap();
-    rows.iter().map(|cells| cells.join(" ")).collect()
 }
 
 /// What a write says of the one policy of this name.
@@ -116,24 +110,6 @@ async fn only(session: &Session, sql: &str) -> BTreeMap<String, u64> {
 
 #[test]
 fn the_table_names_tests_that_are_there() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("it/cleanse");
-    let mut numbers = Vec::new();
-    for line in include_str!("mod.rs").lines() {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let ["//!", rule, file, test, ""] = cells.as_slice() else {
-            continue;
-        };
-        let Some((number, _)) = test.split_once('_').filter(|_| *test != "test") else {
-            continue;
-        };
-        let number = number.to_uppercase();
-        assert!(rule.starts_with(&format!("{number} ")), "{rule}: {test}");
-        let source = std::fs::read_to_string(root.join(file)).unwrap();
-        assert!(
-            source.contains(&format!("async fn {test}(")),
-            "{file} has no test {test}"
-        );
-        numbers.push(number);
-    }
+    let numbers = numbered::tests(include_str!("mod.rs"), "cleanse");
     assert_eq!(numbers, ["C1", "C2", "C3", "C4", "C5", "C6", "Q5"]);
 }

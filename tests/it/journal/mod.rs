@@ -40,7 +40,8 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use selvedge_engine::{Engine, Session, WriteReport};
 
-use crate::support::{query, render};
+use crate::support::numbered;
+use crate::support::query::{self, lines};
 
 /// Where the table `t` is in a store.
 const FOLDER: &str = "public/t";
@@ -94,13 +95,6 @@ async fn write(session: &Session, events: &[Event<'_>]) -> WriteReport {
     let report = query::write(session, &insert(events)).await;
     conserved(&report);
     report
-}
-
-/// Rows of a query, each with its cells joined by blanks, as `.slt` files write them.
-async fn lines(session: &Session, sql: &str) -> Vec<String> {
-    let batches = query::batches(session, sql).await;
-    let rows = render::rows(&batches).unwrap();
-    rows.iter().map(|cells| cells.join(" ")).collect()
 }
 
 /// Every interval of `t`, as key, value, and the days of January 2026 when it begins and ends.
@@ -169,25 +163,7 @@ fn orders<T: Clone>(items: &[T]) -> Vec<Vec<T>> {
 
 #[test]
 fn the_table_names_tests_that_are_there() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("it/journal");
-    let mut numbers = Vec::new();
-    for line in include_str!("mod.rs").lines() {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let ["//!", rule, file, test, ""] = cells.as_slice() else {
-            continue;
-        };
-        let Some((number, _)) = test.split_once('_').filter(|_| *test != "test") else {
-            continue;
-        };
-        let number = number.to_uppercase();
-        assert!(rule.starts_with(&format!("{number} ")), "{rule}: {test}");
-        let source = std::fs::read_to_string(root.join(file)).unwrap();
-        assert!(
-            source.contains(&format!("async fn {test}(")),
-            "{file} has no test {test}"
-        );
-        numbers.push(number);
-    }
+    let numbers = numbered::tests(include_str!("mod.rs"), "journal");
     let journal = (1..=17).map(|number| format!("J{number}"));
     let others = ["T2", "T3", "T4", "C3", "O5"].map(str::to_owned);
     assert_eq!(numbers, journal.chain(others).collect::<Vec<_>>());

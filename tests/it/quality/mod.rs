@@ -35,7 +35,7 @@ use datafusion::arrow::util::display::array_value_to_string;
 use object_store::ObjectStore;
 use selvedge_engine::{Engine, RuleResult, Session, WriteReport};
 
-use crate::support::{query, render};
+use crate::support::query::{self, lines};
 
 /// A session of a lake in memory.
 async fn session() -> Session {
@@ -50,13 +50,6 @@ async fn session() -> Session {
 async fn open(store: Arc<dyn ObjectStore>) -> Engine {
     let builder = Engine::builder("memory:///").store(store);
     builder.open().await.unwrap()
-}
-
-/// Rows of a query, each with its cells joined by blanks, as `.slt` files write them.
-async fn lines(session: &Session, sql: &str) -> Vec<String> {
-    let batches = query::batches(session, sql).await;
-    let rows = render::rows(&batches).unwrap();
-    rows.iter().map(|cells| cells.join(" ")).collect()
 }
 
 /// The rows of `column` in a query whose columns nobody needs to know the order of.

@@ -6,6 +6,7 @@ pub(crate) mod fault;
 pub(crate) mod flight;
 pub(crate) mod gate;
 pub(crate) mod intercept;
+pub(crate) mod numbered;
 pub(crate) mod power;
 pub(crate) mod query;
 pub(crate) mod render;

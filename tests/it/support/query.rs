@@ -5,6 +5,8 @@ use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
 use selvedge_engine::{Answer, Error, Session, WriteReport};
 
+use super::render;
+
 /// All batches of a query.
 pub(crate) async fn batches(session: &Session, sql: &str) -> Vec<RecordBatch> {
     match session.execute(sql).await {
@@ -15,6 +17,13 @@ pub(crate) async fn batches(session: &Session, sql: &str) -> Vec<RecordBatch> {
         Ok(other) => panic!("{sql}: not a query: {other:?}"),
         Err(error) => panic!("{sql}: {error}"),
     }
+}
+
+/// Rows of a query, each with its cells joined by blanks, as `.slt` files write them.
+pub(crate) async fn lines(session: &Session, sql: &str) -> Vec<String> {
+    let batches = batches(session, sql).await;
+    let rows = render::rows(&batches).unwrap();
+    rows.iter().map(|cells| cells.join(" ")).collect()
 }
 
 /// Number of rows of a query.

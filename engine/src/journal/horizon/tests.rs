@@ -146,7 +146,7 @@ fn snapshot(kept: Option<&Kept>) -> Snapshot {
         reader_features: None,
         writer_features: None,
     };
-    let mut snapshot = Snapshot::draft(&protocol, &described(None), columns_of("v"));
+    let mut snapshot = Snapshot::draft(&protocol, &Metadata::of_files([]), columns_of("v"));
     if let Some(kept) = kept {
         let line = line(kept).unwrap();
         snapshot.domains.insert(DOMAIN.to_owned(), Arc::new(line));
@@ -185,7 +185,7 @@ fn the_list_is_carried_on_from_version_to_version() {
 #[tokio::test]
 async fn kept_events_are_condensed_behind_the_horizon() {
     let place = Place::new();
-    let (shape, metadata) = (shape(&columns_of("v")), described(None));
+    let (shape, metadata) = (shape(&columns_of("v")), Metadata::of_files([]));
     let mut files = place.write(&shape, &metadata, &[1, 5]).await;
     files.extend(place.write(&shape, &metadata, &[20, 30]).await);
     let all: Vec<_> = [1, 5, 20, 30].map(|at| (at, false, Some(at))).into();
@@ -241,7 +241,7 @@ async fn a_column_that_is_renamed_keeps_what_was_kept_of_it() {
         let metadata = Metadata {
             schema_string: to_delta(&schema).unwrap(),
             configuration: mode,
-            ..described(None)
+            ..Metadata::of_files([])
         };
         (shape(&schema), metadata)
     };

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, BooleanArray, RecordBatch};
+use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::buffer::BooleanBuffer;
-use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::compute::kernels::cmp::distinct;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
@@ -13,7 +12,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use super::find::{Found, Wide, unexpected};
+use super::find::{Found, Wide};
 use crate::cleanse::apply::{Applied, Counts, Running};
 use crate::error::{Error, Result};
 use crate::maintenance::{Job, bytes};
@@ -66,13 +65,7 @@ impl Tally {
         if applied.counts.cells_changed() == 0 {
             return Ok(());
         }
-        let before = match &applied.erased {
-            Some(erased) => {
-                let kept = BooleanArray::new(!erased, None);
-                filter_record_batch(given, &kept).map_err(unexpected)?
-            }
-            None => given.clone(),
-        };
+        let before = applied.left_of(given)?;
         for (at, policy) in running.compiled().policies().iter().enumerate() {
             if applied.counts.policy(at).cells_changed == 0 {
                 continue;

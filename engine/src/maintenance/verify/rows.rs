@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
-};
-use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -114,13 +111,7 @@ fn changed(
     if applied.counts.cells_changed() == 0 {
         return Ok(());
     }
-    let before = match &applied.erased {
-        Some(erased) => {
-            let kept = BooleanArray::new(!erased, None);
-            filter_record_batch(rows, &kept).map_err(unexpected)?
-        }
-        None => rows.clone(),
-    };
+    let before = applied.left_of(rows)?;
     for at in running.compiled().touched() {
         let cells = differ(&before, &applied.batch, *at).count_set_bits() as u64;
         if cells > 0 {
@@ -156,17 +147,8 @@ impl Columns {
         let by_id = base.mapping() == Mode::Id;
         let (mut fields, mut places) = (Vec::new(), Vec::new());
         let same = DataFile::new(Add {
-            path: String::new(),
             partition_values: values.clone(),
-            size: 0,
-            modification_time: 0,
-            data_change: false,
-            stats: None,
-            tags: None,
-            deletion_vector: None,
-            base_row_id: None,
-            default_row_commit_version: None,
-            clustering_provider: None,
+            ..Add::of_file(String::new(), 0)
         });
         for field in base.schema.fields() {
             let physical = mapping::physical_name(field);

@@ -249,17 +249,8 @@ impl QuarantineTable {
 /// The file as places of rows name it.
 fn data_file(file: &Quarantined) -> Arc<DataFile> {
     Arc::new(DataFile::new(Add {
-        path: file.file.path.clone(),
-        partition_values: Default::default(),
-        size: i64::try_from(file.file.bytes).unwrap_or(i64::MAX),
         modification_time: file.at_ms,
-        data_change: false,
-        stats: None,
-        tags: None,
-        deletion_vector: None,
-        base_row_id: None,
-        default_row_commit_version: None,
-        clustering_provider: None,
+        ..Add::of_file(file.file.path.clone(), file.file.bytes)
     }))
 }
 
