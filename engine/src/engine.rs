@@ -34,6 +34,13 @@ use crate::write::hook::WriteHookSupplier;
 /// Consumers named in an error about memory.
 const CONSUMERS_SHOWN: usize = 5;
 
+/// Footers of data files, of journals with the index of their pages (4 MB for ten million rows), are kept up to this
+/// part of the memory limit, beside the pool.
+const FOOTERS_SHARE: usize = 32;
+
+/// At least so many bytes: a footer that does not fit is read again by every piece of its file.
+const LEAST_FOOTERS: usize = 16 << 20;
+
 /// No living upload pauses this long.
 const STAGING_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -211,8 +218,11 @@ impl EngineBuilder {
             pool,
             std::num::NonZeroUsize::new(CONSUMERS_SHOWN).unwrap_or(std::num::NonZeroUsize::MIN),
         );
+        let footers = self.settings.memory_limit_bytes / FOOTERS_SHARE;
+        let footers = footers.max(LEAST_FOOTERS);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(pool))
+            .with_metadata_cache_limit(footers)
             .with_disk_manager_builder(
                 DiskManagerBuilder::default().with_mode(DiskManagerMode::OsTmpDirectory),
             )

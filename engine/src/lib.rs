@@ -10,10 +10,11 @@
 //! Rooms: `sql` (text to statements), `catalog` (names to tables), `table` (one Delta table),
 //! `write` (the only way in), `maintenance` (upkeep of tables), `store` (where objects live),
 //! `quality` (what tables expect of rows), `cleanse` (what they must forget), `journal` (how history becomes
-//! intervals), `expr` (what expressions mean).
+//! intervals), `asof` (facts beside the intervals that hold them), `expr` (what expressions mean).
 
 mod answer;
 mod around;
+mod asof;
 mod catalog;
 mod cleanse;
 mod clock;

@@ -4,6 +4,7 @@
 //! read, outlives checkpoints, and is that of the version which is looked at. Other readers need not know of it.
 
 mod condense;
+mod since;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,9 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::FutureExt;
 use object_store::path::Path;
@@ -18,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(crate) use self::condense::condense;
+pub(crate) use self::since::Since;
+use super::definition;
 use super::event::{ANCHOR, DELETE, KEEP, SEQUENCE, kept_schema};
 use super::shape::Shape;
 use crate::clock::Ambient;
@@ -55,6 +61,10 @@ pub(crate) struct KeptFile {
     pub first: i64,
     /// No event has a greater sequence.
     pub last: i64,
+    /// Of a file that stands for earlier ones: up to where their events became the state they led to. It says nothing
+    /// that those did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condensed: Option<i64>,
 }
 
 /// What a write adds to the list of the version it lands on, and takes from it.
@@ -78,9 +88,14 @@ pub(crate) fn of(snapshot: &Snapshot) -> Result<Kept> {
 }
 
 fn told(snapshot: &Snapshot) -> Result<Option<Kept>> {
-    let Some(line) = snapshot.domains.get(DOMAIN) else {
-        return Ok(None);
-    };
+    match snapshot.domains.get(DOMAIN) {
+        Some(line) => read(snapshot.version, line),
+        None => Ok(None),
+    }
+}
+
+/// What a line of the log says; None where it says that nothing is kept.
+fn read(version: u64, line: &Value) -> Result<Option<Kept>> {
     if line.get("removed").and_then(Value::as_bool) == Some(true) {
         return Ok(None);
     }
@@ -88,8 +103,7 @@ fn told(snapshot: &Snapshot) -> Result<Option<Kept>> {
     let text = text.unwrap_or_default();
     serde_json::from_str(text).map(Some).map_err(|error| {
         Error::corrupt(format!(
-            "version {}: what the log says in domain {DOMAIN} is no list of kept events",
-            snapshot.version
+            "version {version}: what the log says in domain {DOMAIN} is no list of kept events"
         ))
         .with_detail(error.to_string())
         .with_source(error)
@@ -144,6 +158,44 @@ pub(crate) fn scan(
     metadata: &Metadata,
     kept: &Kept,
 ) -> Result<Arc<dyn ExecutionPlan>> {
+    let table = table(shape, root, metadata, kept)?;
+    // To plan a scan only deletion vectors are read, and these files have none.
+    let plan = table.scan(session, None, &[], None).now_or_never();
+    let plan = plan.ok_or_else(|| {
+        Error::internal(format!(
+            "the scan of kept events of table {} waits for something",
+            shape.table
+        ))
+    })?;
+    Ok(plan?)
+}
+
+/// Those of them that pass `filters` on key columns, such as the least and the greatest key of a write: a file is in the
+/// order of its keys, so only the pages around these are read.
+pub(crate) async fn scan_where(
+    state: &SessionState,
+    shape: &Shape,
+    root: &TableRoot,
+    metadata: &Metadata,
+    kept: &Kept,
+    filters: &[Expr],
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let table = provider_as_source(Arc::new(table(shape, root, metadata, kept)?));
+    let mut plan = LogicalPlanBuilder::scan("kept", table, None)?;
+    for filter in filters {
+        plan = plan.filter(filter.clone())?;
+    }
+    let plan = plan.build()?;
+    Ok(Box::pin(state.create_physical_plan(&plan)).await?)
+}
+
+/// The files as those of a table.
+fn table(
+    shape: &Shape,
+    root: &TableRoot,
+    metadata: &Metadata,
+    kept: &Kept,
+) -> Result<VersionedTable> {
     let columns = columns(shape, metadata)?;
     let features = || Some(vec![mapping::FEATURE.to_owned()]);
     let protocol = Protocol {
@@ -154,21 +206,17 @@ pub(crate) fn scan(
     };
     // Names alone: riders have no ids.
     let mode = maps(metadata).then_some((mapping::MODE, "name"));
-    let mut snapshot = Snapshot::draft(&protocol, &Metadata::of_files(mode), columns);
+    // They are read as the journal is.
+    let journal = metadata.configuration.get(definition::PROPERTY);
+    let journal = journal.map(|journal| (definition::PROPERTY, journal.as_str()));
+    let of_files = Metadata::of_files(mode.into_iter().chain(journal));
+    let mut snapshot = Snapshot::draft(&protocol, &of_files, columns);
     for file in &kept.files {
         let data = Arc::new(DataFile::new(Add::of_file(file.path.clone(), file.bytes)));
         snapshot.files.insert(file.path.clone(), data);
     }
-    let table = VersionedTable::new(shape.table.clone(), Arc::new(snapshot), root.clone());
-    // To plan a scan only deletion vectors are read, and these files have none.
-    let plan = table.scan(session, None, &[], None).now_or_never();
-    let plan = plan.ok_or_else(|| {
-        Error::internal(format!(
-            "the scan of kept events of table {} waits for something",
-            shape.table
-        ))
-    })?;
-    Ok(plan?)
+    let name = shape.table.clone();
+    Ok(VersionedTable::new(name, Arc::new(snapshot), root.clone()))
 }
 
 /// Where rows of [`kept_schema`] go.
@@ -183,10 +231,14 @@ pub(crate) fn sink(
         path: folder(root),
         ..root.clone()
     };
+    // The definition has the writer note the keys of each page.
+    let journal = metadata.configuration.get(definition::PROPERTY);
+    let journal = journal.map(|journal| (definition::PROPERTY, journal.as_str()));
+    let properties = [("delta.dataSkippingNumIndexedCols", "0")];
     FileSink::new(
         &root,
         &columns(shape, metadata)?,
-        &Metadata::of_files([("delta.dataSkippingNumIndexedCols", "0")]),
+        &Metadata::of_files(properties.into_iter().chain(journal)),
         target_file_bytes,
         ambient.ids(),
         ambient.millis(),
@@ -203,6 +255,7 @@ pub(crate) fn files(written: &Written, first: i64, last: i64) -> Result<Vec<Kept
             bytes: add.size.unsigned_abs(),
             first,
             last,
+            condensed: None,
         })
     };
     written.adds.iter().map(file).collect()

@@ -117,28 +117,83 @@ pub(crate) fn shown(shape: &Shape, batch: &RecordBatch, row: usize) -> Result<St
 
 /// Keys of a write as hashes of 64 bits: who asks gets yes for each of them, and by chance for one of 2^64 / n others.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct KeySet(HashSet<u64, BuildHasherDefault<Same>>);
+pub(crate) struct KeySet {
+    hashes: HashSet<u64, BuildHasherDefault<Same>>,
+    bits: Option<Bits>,
+}
 
 impl KeySet {
     pub(crate) fn add(&mut self, hash: u64) {
-        self.0.insert(hash);
+        if !self.hashes.insert(hash) {
+            return;
+        }
+        let keys = self.hashes.len();
+        if keys > Bits::MOST_KEYS {
+            self.bits = None;
+        } else if let Some(bits) = &mut self.bits {
+            bits.set(hash);
+        } else if keys == Bits::LEAST_KEYS {
+            let mut bits = Bits::default();
+            self.hashes.iter().for_each(|hash| bits.set(*hash));
+            self.bits = Some(bits);
+        }
     }
 
     pub(crate) fn has(&self, hash: u64) -> bool {
-        self.0.contains(&hash)
+        self.bits.as_ref().is_none_or(|bits| bits.may_have(hash)) && self.hashes.contains(&hash)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.hashes.len()
     }
 
     /// What it takes of memory.
     pub(crate) fn bytes(&self) -> usize {
         // A place for each key and a byte beside it; seven of eight places may be taken, and there is a power of two.
-        match self.0.capacity() {
+        let hashes = match self.hashes.capacity() {
             0 => 0,
             keys => (keys * 8 / 7 + 1).next_power_of_two() * (size_of::<u64>() + 1),
+        };
+        hashes + self.bits.as_ref().map_or(0, |_| Bits::BYTES)
+    }
+}
+
+/// A bit for all hashes with the same first bits: a small write in a large table asks for millions of keys that it has
+/// not, and this table fits into a cache where that of the hashes does not.
+#[derive(Debug, Clone)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    /// 2^15 words of 2^6 bits.
+    const WORDS: usize = 1 << 15;
+    const BYTES: usize = Self::WORDS * size_of::<u64>();
+    /// So few hashes fit into a cache themselves.
+    const LEAST_KEYS: usize = 4 << 10;
+    /// With more, too many bits are set to tell anything.
+    const MOST_KEYS: usize = 1 << 20;
+
+    /// The word and the bit of a hash.
+    fn place(hash: u64) -> (usize, u64) {
+        let bit = hash >> 43;
+        ((bit >> 6) as usize, 1 << (bit & 63))
+    }
+
+    fn set(&mut self, hash: u64) {
+        let (word, bit) = Self::place(hash);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
         }
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        let (word, bit) = Self::place(hash);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
+
+impl Default for Bits {
+    fn default() -> Self {
+        Self(vec![0; Self::WORDS])
     }
 }
 
@@ -219,6 +274,35 @@ mod tests {
         keys.add(a[0]);
         assert_eq!(keys.len(), 1);
         assert!(keys.has(b[0]) && !keys.has(b[1]));
+    }
+
+    #[test]
+    fn a_set_has_just_what_was_added_however_many_they_are() {
+        // Odd, so that the product takes each value once, and spread over all bits as hashes are.
+        let hash = |key: u64| key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (least, most) = (Bits::LEAST_KEYS as u64, Bits::MOST_KEYS as u64);
+        let mut keys = KeySet::default();
+        assert_eq!(keys.bytes(), 0);
+        let mut count = 0;
+        for until in [1, least - 1, least, 3 * least, most, most + 1, most + least] {
+            while count < until {
+                keys.add(hash(count));
+                count += 1;
+            }
+            // Once more is no other key.
+            keys.add(hash(0));
+            assert_eq!(keys.len() as u64, until);
+            assert_eq!(keys.bits.is_some(), (least..=most).contains(&until));
+            assert!((0..until).all(|key| keys.has(hash(key))), "of {until}");
+            let mut others = 2 * most..2 * most + 50_000;
+            assert!(!others.any(|key| keys.has(hash(key))), "of {until}");
+            assert!(keys.bytes() as u64 >= 9 * until);
+        }
+        assert!(keys.clone().has(hash(7)));
+        // Bits that two hashes share do not make them one.
+        let mut keys = KeySet::default();
+        (0..least).for_each(|key| keys.add(key << 20));
+        assert!(keys.bits.is_some() && keys.has(5 << 20) && !keys.has((5 << 20) + 1));
     }
 
     #[test]

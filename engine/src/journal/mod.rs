@@ -12,6 +12,7 @@
 //! - `fold`: events and intervals of keys to the intervals that follow from them
 //! - `columnar`: whether rows differ, many at once
 //! - `horizon`: events kept because an earlier one may still come
+//! - `told`: the newest snapshot it was told
 //! - `check`: what is wrong with the intervals of a table
 //!
 //! This room knows batches and definitions. What is read and written of a table for them, and when, is the write
@@ -25,3 +26,4 @@ pub(crate) mod fold;
 pub(crate) mod horizon;
 pub(crate) mod key;
 pub(crate) mod shape;
+pub(crate) mod told;

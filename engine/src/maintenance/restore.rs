@@ -1,5 +1,6 @@
 //! RESTORE: the rows and terms of an old version, as a new one. Files that were removed since come back,
-//! with the deletion vectors they had; files that came since go. So do the events that a journal keeps.
+//! with the deletion vectors they had; files that came since go. So do the events that a journal keeps, and the newest
+//! snapshot that it was told.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use super::{Job, bytes, kept};
 use crate::cleanse::policy;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::told;
 use crate::settings::Settings;
 use crate::sql;
 use crate::table::actions::{Add, Metadata};
@@ -54,8 +56,9 @@ pub(crate) async fn run(
     let new_protocol = protocol::at_least(&base.protocol, &old.protocol);
     let metadata = metadata(&job.name, base, old)?;
     let keeping = kept::restored(job, base, old).await?;
+    let transaction = told::restored(base, Some(old), job.table.ambient.now_ms());
     let same = back.is_empty() && out.is_empty() && metadata == *base.metadata;
-    if same && keeping.is_none() {
+    if same && keeping.is_none() && transaction.is_none() {
         return Ok(Restored::default());
     }
     check_there(job, base, old, &back).await?;
@@ -91,6 +94,7 @@ pub(crate) async fn run(
         removes: Removes::Files(removes.collect()),
         reads: Reads::Exclusive,
         rearranges: false,
+        transaction,
         keeping,
         report: WriteReport {
             rows_written: rows_back.values().sum(),

@@ -1,7 +1,7 @@
 //! COPY INTO .. FORMAT DEBEZIUM: changes that were captured in another database, into a journal.
 //!
 //! ```text
-//! files -> lines -> change (what an event does, cells by columns) -> the last of each key and instant -> a write of changes
+//! files -> lines -> change (what an event does, cells by columns) -> settled (one of each key and instant) -> a write of changes
 //! ```
 //!
 //! The order of lines is the order of changes. What a line says that is not known here is an error: a history made
@@ -11,53 +11,64 @@
 //! | --- | --- |
 //! | `c`, `r`, `u` | the row of `after`, whole; a changed key also ends that of `before` |
 //! | `d` | the end of the key that `before`, or the record's key, names |
-//! | `t` | the end of all current rows; it must be the only event of the load |
-//! | `m`, markers of transactions, the tombstone behind a delete | nothing |
+//! | `t` | the end of all current rows; a load may begin with it |
+//! | `m`, markers of transactions | nothing |
+//! | the tombstone behind a delete | nothing; an error if its delete is nowhere and the table holds the key |
 //!
 //! | option | says | default |
 //! | --- | --- | --- |
-//! | `sequence` | what orders changes: `source.ts_us`, `source.ts_ms`, `ts_us`, `ts_ms`, or a field of the row | the SEQUENCE BY column where the row has it, else the first of these instants that is there |
+//! | `sequence` | what orders changes: `event`, `source.ts_us`, `source.ts_ms`, `ts_us`, `ts_ms`, or a field of the row | `event`, while rows have no field of the SEQUENCE BY column |
 //! | `unavailable` | the marker of a value that the log did not hold, which stays what it was | `__debezium_unavailable_value` |
 //! | `key_field` | the member of a line that holds the record's key | `key` |
 //! | `timestamp_unit` | `ms`, `us` or `ns`: what numbers for TIMESTAMP columns count where no schema says it | refused |
 //! | `binary` | `base64` or `hex`: how bytes are written | `base64` |
 //!
-//! The image of a delete is the row as it was, so a delete takes its instant from the event, and comes after the row
-//! it ends. Of several changes of a key at one instant in one load, the last line is true.
+//! One clock orders all changes: that of the database (`source.ts_us` or `source.ts_ms`; of the connector where it is
+//! silent), and the SEQUENCE BY column holds its instant. A clock of the rows, such as `updated_at`, is another one: a
+//! delete has no instant there, and a row that is deleted and made anew in one transaction may have an earlier one than
+//! its delete. So rows with an instant of their own in that column are refused until the option chooses. With a field,
+//! deletes take the event's instant, after that of the row they end.
+//!
+//! Of several changes of a key at one instant in one load, what is true behind the last line counts.
 
 mod cells;
 mod change;
+mod decimal;
+mod emptied;
 mod lines;
-mod once;
+mod rows;
 mod schema;
+mod settled;
 mod terms;
+mod tombstones;
 
 use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
-use datafusion::catalog::streaming::StreamingTable;
-use datafusion::common::{Column, DataFusionError, ScalarValue};
+use datafusion::common::DataFusionError;
 use datafusion::datasource::provider_as_source;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_expr::LexOrdering;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::union::UnionExec;
 use futures::stream;
-use selvedge_udfs::debezium::envelope::{Message, Op};
 
-use self::cells::{Bytes, MICROS_PER_DAY, Reading, Unit};
+use self::cells::{Bytes, Reading, Unit};
 use self::change::Changes;
+use self::emptied::Emptied;
 use self::lines::{Line, Lines};
-use self::terms::{POSITION, Stamp, Terms, When, record};
+use self::terms::{Stamp, Terms, When};
+use self::tombstones::Tombstones;
 use super::files::{self, Listed};
 use super::insert;
-use super::scope::{Opened, Scope};
+use super::scope::Scope;
 use crate::error::{Error, Result};
-use crate::journal::event::{DELETE, KEEP};
 use crate::journal::shape::Shape;
 use crate::sql::{self, CopyInto};
 use crate::write::target::JournalMode;
@@ -85,17 +96,22 @@ pub(super) async fn copy(scope: &Arc<Scope>, copy: CopyInto) -> Result<LogicalPl
         ))
         .with_hint("CREATE TABLE .. JOURNAL KEYS (..) SEQUENCE BY .. makes one; SELECT debezium(line) unpacks envelopes for any query")
     })?;
-    let terms = Arc::new(with_options(Arc::clone(&shape), &copy.options)?);
+    let terms = Arc::new(with_options(shape, &copy.options)?);
     let state = scope.state();
     let mut files = Vec::new();
     for path in &copy.files {
         files.extend(files::listed(&state, path).await?);
     }
-    let input = match emptied(&files, &terms).await? {
-        Some(at) => everything_ends(&opened, &shape, at)?,
-        None => changes(files, &terms)?,
-    };
-    insert::change_rows(scope, &opened, input, OPERATION, JournalMode::Changes)
+    let current: Arc<dyn TableProvider> = Arc::new(opened.rows()?);
+    let input = changes(&state, files, &terms, &current).await?;
+    insert::change_rows(
+        scope,
+        &opened,
+        input,
+        OPERATION,
+        JournalMode::Changes,
+        false,
+    )
 }
 
 /// What the options of the statement say.
@@ -105,7 +121,7 @@ fn with_options(shape: Arc<Shape>, options: &[(String, String)]) -> Result<Terms
         unit: None,
         bytes: Bytes::Base64,
     };
-    let (mut key_field, mut when) = ("key".to_owned(), When::Row);
+    let (mut key_field, mut when) = ("key".to_owned(), When::Event);
     for (name, value) in options {
         let refused = |known: &str| {
             Error::invalid(format!("option {name} = '{value}' must be one of {known}"))
@@ -127,7 +143,7 @@ fn with_options(shape: Arc<Shape>, options: &[(String, String)]) -> Result<Terms
             "sequence" => {
                 let stamp = Stamp::ALL.iter().find(|(known, _)| known == value);
                 when = match stamp {
-                    Some((_, stamp)) => When::Event(*stamp),
+                    Some((_, stamp)) => When::Stamp(*stamp),
                     None => When::Field(value.clone()),
                 };
             }
@@ -158,126 +174,63 @@ fn with_options(shape: Arc<Shape>, options: &[(String, String)]) -> Result<Terms
     Terms::new(shape, reading, key_field, when)
 }
 
-/// The rows of all files, of several for one key and instant the last: states that were true for no time are none.
-fn changes(files: Vec<Listed>, terms: &Arc<Terms>) -> Result<LogicalPlan> {
+/// The rows of all files, of several for one key and instant one.
+async fn changes(
+    state: &SessionState,
+    files: Vec<Listed>,
+    terms: &Arc<Terms>,
+    current: &Arc<dyn TableProvider>,
+) -> Result<LogicalPlan> {
+    let emptied = emptied::leading(&files, terms).await?;
+    let names = files.iter().map(|file| file.name.clone()).collect();
+    let tombstones = Arc::new(Tombstones::new(
+        Arc::clone(terms),
+        names,
+        Arc::clone(current),
+        state.clone(),
+    ));
     let streams = files.into_iter().zip(0_i64..).map(|(file, place)| {
         Arc::new(FileChanges {
             file,
-            first: place << LINE_BITS,
+            first: first_position(place),
             terms: Arc::clone(terms),
+            emptied: emptied.clone(),
+            tombstones: Arc::clone(&tombstones),
         }) as Arc<dyn PartitionStream>
     });
-    let table = StreamingTable::try_new(Arc::clone(&terms.schema), streams.collect())?;
-    let table: Arc<dyn TableProvider> = Arc::new(table);
-    let rows = LogicalPlanBuilder::scan("changes", provider_as_source(table), None)?.build()?;
-    let columns: Vec<Expr> = columns_of(&rows);
-    let shape = &terms.shape;
-    let same = shape.keys.iter().chain(&shape.sequence);
-    let same: Vec<Expr> = same
-        .filter_map(|place| columns.get(*place))
-        .cloned()
-        .collect();
-    let position = columns
-        .last()
-        .cloned()
-        .ok_or_else(|| Error::internal(format!("changes have no {POSITION}")))?;
-    let from_last = row_number()
-        .partition_by(same)
-        .order_by(vec![position.sort(false, false)])
-        .build()?;
-    let numbered = LogicalPlanBuilder::from(rows)
-        .window(vec![from_last])?
-        .build()?;
-    let number = columns_of(&numbered)
-        .pop()
-        .ok_or_else(|| Error::internal("numbered rows have no number"))?;
-    // Where no instant tells the changes of a key apart, all but the last would be lost.
-    let last = match shape.sequence {
-        Some(_) => number.eq(lit(1_u64)),
-        None => once::of(shape).call(vec![number]),
-    };
-    let kept = columns.len().saturating_sub(1);
-    Ok(LogicalPlanBuilder::from(numbered)
-        .filter(last)?
-        .project(columns.into_iter().take(kept))?
-        .build()?)
-}
-
-fn columns_of(plan: &LogicalPlan) -> Vec<Expr> {
-    plan.schema()
-        .iter()
-        .map(|(qualifier, field)| Expr::Column(Column::new(qualifier.cloned(), field.name())))
-        .collect()
-}
-
-/// The instant at which the source table was emptied, if that is all that the files say.
-async fn emptied(files: &[Listed], terms: &Terms) -> Result<Option<i64>> {
-    let mut emptied: Option<i64> = None;
-    for file in files {
-        let mut lines = Lines::open(file).await?;
-        while let Some(Line { number, text }) = lines.next().await? {
-            let at_line = |error: Error| placed(error, &lines.place(number));
-            let (_, message) = record(&text, terms).map_err(at_line)?;
-            let Message::Event(event) = message else {
-                continue;
-            };
-            match (event.op, emptied) {
-                (Op::Message, _) => {}
-                (Op::Truncate, None) => {
-                    let at = match terms.when {
-                        When::Event(stamp) => stamp.of(&event.times).map(Some),
-                        When::Row | When::Field(_) => Ok(event.times.best()),
-                    };
-                    let at = at.map_err(at_line)?.ok_or_else(|| {
-                        at_line(Error::rejected("the change does not say when it was made"))
-                    })?;
-                    emptied = Some(at);
-                }
-                // It begins with other changes, which are read when they are written.
-                (_, None) => return Ok(None),
-                (_, Some(_)) => {
-                    let error = Error::rejected(
-                        "the table was emptied (op t), and other changes stand beside it",
-                    )
-                    .with_hint("load the event alone, then the rest");
-                    return Err(at_line(error));
-                }
-            }
-        }
+    let read = StreamingTableExec::try_new(
+        Arc::clone(&terms.schema),
+        streams.collect(),
+        None,
+        Vec::<LexOrdering>::new(),
+        false,
+        None,
+    )?;
+    let mut parts: Vec<Arc<dyn ExecutionPlan>> = vec![Arc::new(read)];
+    for emptied in &emptied {
+        parts.push(emptied::ends(state, current, terms, emptied).await?);
     }
-    Ok(emptied)
+    let partitions = state.config().target_partitions();
+    let table = settled::settled(UnionExec::try_new(parts)?, terms, partitions)?;
+    let table = provider_as_source(Arc::new(table));
+    let rows = LogicalPlanBuilder::scan("changes", table, None)?.build()?;
+    match emptied.is_empty() {
+        true => Ok(rows),
+        false => emptied::depending(rows, current),
+    }
 }
 
-/// The end of all current rows.
-fn everything_ends(opened: &Opened, shape: &Shape, at: i64) -> Result<LogicalPlan> {
-    let rows: Arc<dyn TableProvider> = Arc::new(opened.rows()?);
-    let rows = LogicalPlanBuilder::scan("current", provider_as_source(rows), None)?.build()?;
-    let mut columns = Vec::with_capacity(shape.declared.fields().len() + 2);
-    let named = columns_of(&rows).into_iter().zip(shape.declared.fields());
-    for (place, (column, field)) in named.enumerate() {
-        columns.push(match shape.sequence == Some(place) {
-            true => lit(sequence_of(field.data_type(), at)?).alias(field.name()),
-            false => column,
-        });
-    }
-    columns.push(lit(true).alias(DELETE));
-    columns.push(lit(ScalarValue::Binary(None)).alias(KEEP));
-    Ok(LogicalPlanBuilder::from(rows).project(columns)?.build()?)
+/// The place in the stream of what comes before the first line of a file.
+fn first_position(file: i64) -> i64 {
+    file << LINE_BITS
 }
 
-/// An instant as a value of the sequence column: a cast would take the zone of the session.
-fn sequence_of(data_type: &DataType, at: i64) -> Result<ScalarValue> {
-    match data_type {
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            Ok(ScalarValue::TimestampMicrosecond(Some(at), zone.clone()))
-        }
-        DataType::Date32 => Ok(ScalarValue::Date32(
-            i32::try_from(at.div_euclid(MICROS_PER_DAY)).ok(),
-        )),
-        other => Err(Error::internal(format!(
-            "a sequence that is {other}, no point in time"
-        ))),
-    }
+/// The place of a line, which may make two rows: the end of the old key, and the new one.
+fn position(first: i64, line: u64) -> Result<i64> {
+    i64::try_from(line)
+        .ok()
+        .and_then(|line| first.checked_add(line.checked_mul(2)?))
+        .ok_or_else(|| Error::internal("a file of too many lines"))
 }
 
 /// An error of a line.
@@ -292,6 +245,9 @@ struct FileChanges {
     /// The place in the stream of what comes before its first line.
     first: i64,
     terms: Arc<Terms>,
+    /// The events that emptied the table before all others.
+    emptied: Vec<Emptied>,
+    tombstones: Arc<Tombstones>,
 }
 
 impl fmt::Debug for FileChanges {
@@ -311,11 +267,15 @@ impl PartitionStream for FileChanges {
         let rows = context.session_config().batch_size();
         let begin = Step::Begin {
             file: self.file.clone(),
-            changes: Changes::new(Arc::clone(&self.terms)),
+            changes: Changes::new(Arc::clone(&self.terms), self.emptied.clone()),
         };
-        let first = self.first;
-        let batches = stream::try_unfold(begin, move |step| async move {
-            step.next(first, rows).await.map_err(DataFusionError::from)
+        let (first, tombstones) = (self.first, Arc::clone(&self.tombstones));
+        let batches = stream::try_unfold(begin, move |step| {
+            let tombstones = Arc::clone(&tombstones);
+            async move {
+                let next = step.next(first, rows, &tombstones).await;
+                next.map_err(DataFusionError::from)
+            }
         });
         Box::pin(RecordBatchStreamAdapter::new(
             Arc::clone(&self.terms.schema),
@@ -333,7 +293,12 @@ enum Step {
 
 impl Step {
     /// The next rows, about `rows` of them.
-    async fn next(self, first: i64, rows: usize) -> Result<Option<(RecordBatch, Self)>> {
+    async fn next(
+        self,
+        first: i64,
+        rows: usize,
+        tombstones: &Tombstones,
+    ) -> Result<Option<(RecordBatch, Self)>> {
         let (mut lines, mut changes) = match self {
             Self::Begin { file, changes } => (Lines::open(&file).await?, changes),
             Self::Reading { lines, changes } => (lines, changes),
@@ -349,13 +314,10 @@ impl Step {
                     );
                 }
                 let batch = changes.batch()?;
+                tombstones.file_ends(changes.gone()).await?;
                 return Ok(Some((batch, Self::Done)));
             };
-            // A line may make two rows: the end of the old key, and the new one.
-            let position = i64::try_from(number)
-                .ok()
-                .and_then(|number| first.checked_add(number.checked_mul(2)?))
-                .ok_or_else(|| Error::internal("a file of too many lines"))?;
+            let position = position(first, number)?;
             changes
                 .push(&text, position)
                 .map_err(|error| placed(error, &lines.place(number)))?;

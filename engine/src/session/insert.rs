@@ -67,7 +67,7 @@ pub(super) async fn plan_over(
         (false, false) => Assignment::Positions(columns),
     };
     if let Some((op, mode)) = journaled {
-        let table = scope.writable(&opened, "WRITE")?.journaling(mode);
+        let table = scope.writable(&opened, "WRITE")?.journaling(mode, false);
         return fill(scope, &opened, table, source, &assignment, op);
     }
     if let Some(condition) = insert.replace {
@@ -143,15 +143,18 @@ fn not_a_journal(opened: &Opened, what: &str) -> Error {
 }
 
 /// The write of changes that a statement has made out itself. `input` has the declared columns, and behind them what
-/// becomes of each row: whether its key ends, and perhaps which columns it says nothing of.
+/// becomes of each row: whether its key ends, and perhaps which columns it says nothing of. `moves`: some of them are keys
+/// that rows leave, or get.
 pub(super) fn change_rows(
     scope: &Arc<Scope>,
     opened: &Opened,
     input: LogicalPlan,
     operation: &'static str,
     mode: JournalMode,
+    moves: bool,
 ) -> Result<LogicalPlan> {
-    let mut table = scope.writable(opened, operation)?.journaling(mode);
+    let table = scope.writable(opened, operation)?;
+    let mut table = table.journaling(mode, moves);
     if table.shape().is_none() {
         return Err(not_a_journal(opened, operation));
     }

@@ -58,6 +58,7 @@ use futures::{FutureExt, TryStreamExt};
 use parking_lot::{Mutex, RwLock};
 
 use crate::answer::Answer;
+use crate::asof::AsOfJoins;
 use crate::catalog;
 use crate::catalog::entry::Relation;
 use crate::engine::{Inner, session_config};
@@ -154,6 +155,7 @@ impl Session {
             .with_analyzer_rule(Arc::new(nested::NestedTypes))
             .with_analyzer_rule(Arc::new(zone::ZoneCasts))
             .with_query_planner(Arc::new(change::ChangePlanner))
+            .with_physical_optimizer_rules(AsOfJoins::with_rules())
             .with_physical_optimizer_rule(Arc::new(cooperate::CooperativeJoins))
             .with_physical_optimizer_rule(Arc::new(whole::WholeFiles))
             .with_physical_optimizer_rule(Arc::new(culprit::NameCulprits))

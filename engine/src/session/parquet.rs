@@ -100,7 +100,7 @@ impl FileFormat for SoundParquet {
             return internal_err!("a Parquet scan is not one");
         };
         let runtime = state.runtime_env();
-        let footers = SoundFooters(CachedParquetFileReaderFactory::new(
+        let footers = SoundFooters::new(CachedParquetFileReaderFactory::new(
             runtime.object_store(scan.object_store_url.clone())?,
             runtime.cache_manager.get_file_metadata_cache(),
         ));

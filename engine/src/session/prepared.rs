@@ -1,12 +1,13 @@
 //! Prepared statements: parsed once, run many times with other parameters.
 //!
 //! An INSERT of VALUES reads its parameters as a table of its own, so that one run with many rows of parameters is
-//! one write and one commit. Every other statement gets its parameters as values of its plan.
+//! one write and one commit. Every other statement gets its parameters as values of its plan, but for the instants of
+//! valid time, which it must know to be planned.
 
 mod answers;
+pub(super) mod parameters;
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -14,13 +15,13 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::metadata::ScalarAndMetadata;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::datasource::MemTable;
 use datafusion::logical_expr::expr::Placeholder;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlan, LogicalPlanBuilder};
-use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SetExpr, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SetExpr};
 use parking_lot::Mutex;
 
+use self::parameters::{PARAMETERS, Parameters, table_of};
 use super::change::ChangeRows;
 use super::scope::Scope;
 use super::types::sql_name;
@@ -30,9 +31,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::expr;
 use crate::sql::{self, Insert, InsertSource, Statement};
 use crate::write::report::WriteReport;
-
-/// Name under which an INSERT of VALUES finds its parameters.
-const PARAMETERS: &str = "$parameters";
 
 /// A parsed and planned statement, ready to run many times with other parameters.
 #[derive(Clone, Debug)]
@@ -44,6 +42,8 @@ pub struct Prepared {
     parameters: Schema,
     /// Types that PREPARE declared for its parameters.
     declared: Vec<ast::DataType>,
+    /// Whether instants of valid time are among them.
+    instants: bool,
 }
 
 impl Prepared {
@@ -52,18 +52,18 @@ impl Prepared {
         let mut types: HashMap<String, DataType> = HashMap::new();
         let mut schema = Arc::new(Schema::empty());
         let mut kind = kind(&statement);
-        let scope = session.begin().await?;
+        let scope = session.begin().await?.with(Parameters::awaited());
         match &statement {
             Statement::Query(_) | Statement::Explain(_) => {
                 let planned = plan(&scope, statement.clone()).await?;
-                inferred(&planned, &mut types)?;
+                inferred(&scope, &planned, &mut types)?;
                 schema = expr::columns(&scope.state(), &planned);
             }
             Statement::Insert(insert) => {
                 let opened = scope.open(&insert.table).await?;
                 types = insert::parameter_types(insert, &opened);
                 if !has_values(insert) || count == 0 {
-                    inferred(&plan(&scope, statement.clone()).await?, &mut types)?;
+                    inferred(&scope, &plan(&scope, statement.clone()).await?, &mut types)?;
                 }
             }
             Statement::Update(_)
@@ -71,7 +71,7 @@ impl Prepared {
             | Statement::Merge(_)
             | Statement::CorrectJournal(_)
             | Statement::Truncate { .. } => {
-                inferred(&plan(&scope, statement.clone()).await?, &mut types)?;
+                inferred(&scope, &plan(&scope, statement.clone()).await?, &mut types)?;
             }
             Statement::CopyInto(_) => {
                 plan(&scope, statement.clone()).await?;
@@ -103,6 +103,7 @@ impl Prepared {
                 }
             }
         }
+        let instants = scope.parameters.instants();
         let fields: Vec<Field> = (1..=count)
             .map(|number| {
                 let name = format!("${number}");
@@ -117,6 +118,7 @@ impl Prepared {
             schema,
             parameters: Schema::new(fields),
             declared: Vec::new(),
+            instants,
         })
     }
 
@@ -143,7 +145,7 @@ impl Prepared {
         }
         self.check_count(parameters.num_columns())?;
         let scope = self.session.begin().await?;
-        let planned = plan(&scope, self.statement.clone()).await?;
+        let planned = self.planned(&scope, parameters, 0).await?;
         let planned = planned.with_param_values(row(parameters, 0)?)?;
         Ok(expr::columns(&scope.state(), &planned))
     }
@@ -173,7 +175,7 @@ impl Prepared {
                 .map(Answer::Written);
         }
         let scope = self.session.begin().await?;
-        let planned = plan(&scope, self.statement.clone()).await?;
+        let planned = self.planned(&scope, parameters, 0).await?;
         run_plan(&scope, planned.with_param_values(row(parameters, 0)?)?).await
     }
 
@@ -190,6 +192,35 @@ impl Prepared {
         self.session
             .rerun(|| Box::pin(self.write(parameters)))
             .await
+    }
+
+    /// The plan for a row of parameters, with those that are no instants still in it.
+    async fn planned(
+        &self,
+        scope: &Arc<Scope>,
+        parameters: &RecordBatch,
+        row: usize,
+    ) -> Result<LogicalPlan> {
+        let scope = scope.with(Parameters::given(parameters, row));
+        plan(&scope, self.statement.clone()).await
+    }
+
+    /// What the write that is `planned` reads with another row of parameters, where these are instants.
+    async fn source_again(
+        &self,
+        scope: &Arc<Scope>,
+        planned: &LogicalPlan,
+        parameters: &RecordBatch,
+        row: usize,
+    ) -> Result<LogicalPlan> {
+        if ChangeRows::of(planned).is_some() {
+            // Such a plan holds the places of rows, and those of another one are not its own.
+            return Err(Error::unsupported(
+                "a statement that changes rows by what was true at an instant takes one row of parameters",
+            )
+            .with_hint("run it once for each of them"));
+        }
+        source(&self.planned(scope, parameters, row).await?).cloned()
     }
 
     fn check_count(&self, given: usize) -> Result<()> {
@@ -223,23 +254,24 @@ impl Prepared {
             return run_write(scope, &planned).await;
         }
         // Each row of parameters is one run of the source; all of them together are one write.
-        let planned = plan(scope, self.statement.clone()).await?;
-        let input = match (&planned, ChangeRows::of(&planned)) {
-            (LogicalPlan::Dml(write), _) => write.input.as_ref(),
-            (_, Some(change)) => change.input.as_ref(),
-            _ => return Err(Error::internal("a write is not planned as one")),
+        let rows = parameters.iter();
+        let rows = rows.flat_map(|batch| (0..batch.num_rows()).map(move |index| (batch, index)));
+        let rows: Vec<(&RecordBatch, usize)> = rows.collect();
+        let Some((first, more)) = rows.split_first() else {
+            return Err(Error::invalid("no rows of parameters are given"));
         };
-        let mut all: Option<LogicalPlan> = None;
-        for batch in parameters {
-            for index in 0..batch.num_rows() {
-                let one = input.clone().with_param_values(row(batch, index)?)?;
-                all = Some(match all {
-                    None => one,
-                    Some(before) => LogicalPlanBuilder::from(before).union(one)?.build()?,
-                });
-            }
+        let planned = self.planned(scope, first.0, first.1).await?;
+        let mut all = source(&planned)?
+            .clone()
+            .with_param_values(row(first.0, first.1)?)?;
+        for (batch, index) in more {
+            let one = match self.instants {
+                false => source(&planned)?.clone(),
+                true => self.source_again(scope, &planned, batch, *index).await?,
+            };
+            let one = one.with_param_values(row(batch, *index)?)?;
+            all = LogicalPlanBuilder::from(all).union(one)?.build()?;
         }
-        let all = all.ok_or_else(|| Error::invalid("no rows of parameters are given"))?;
         let planned = match (planned.clone(), ChangeRows::of(&planned)) {
             (LogicalPlan::Dml(mut write), _) => {
                 write.input = Arc::new(all);
@@ -252,10 +284,23 @@ impl Prepared {
     }
 }
 
+/// What a planned write reads.
+fn source(planned: &LogicalPlan) -> Result<&LogicalPlan> {
+    match (planned, ChangeRows::of(planned)) {
+        (LogicalPlan::Dml(write), _) => Ok(write.input.as_ref()),
+        (_, Some(change)) => Ok(change.input.as_ref()),
+        _ => Err(Error::internal("a write is not planned as one")),
+    }
+}
+
 /// Types the planner inferred for parameters nothing else has told. A parameter that stands in several
 /// places has the type to which all of them compare: `id = $1 OR id = $1 + 1` is no conflict.
-fn inferred(plan: &LogicalPlan, types: &mut HashMap<String, DataType>) -> Result<()> {
-    let mut found: HashMap<String, DataType> = HashMap::new();
+fn inferred(
+    scope: &Scope,
+    plan: &LogicalPlan,
+    types: &mut HashMap<String, DataType>,
+) -> Result<()> {
+    let mut found = scope.parameters.types();
     plan.apply_with_subqueries(|plan| {
         plan.apply_expressions(|expr| {
             expr.apply(|expr| {
@@ -307,32 +352,6 @@ fn row(batch: &RecordBatch, index: usize) -> Result<ParamValues> {
     Ok(ParamValues::List(values))
 }
 
-/// The parameters as a table with the columns `$1..$n`.
-fn table_of(parameters: &[RecordBatch]) -> Result<Arc<MemTable>> {
-    let Some(first) = parameters.first() else {
-        return Err(Error::invalid("no rows of parameters are given"));
-    };
-    let fields: Vec<Field> = first
-        .schema()
-        .fields()
-        .iter()
-        .enumerate()
-        .map(|(index, field)| {
-            Field::new(format!("${}", index + 1), field.data_type().clone(), true)
-        })
-        .collect();
-    let schema = Arc::new(Schema::new(fields));
-    let batches = parameters
-        .iter()
-        .map(|batch| {
-            RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec()).map_err(|_| {
-                Error::invalid("the rows of parameters do not all have the same types")
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Arc::new(MemTable::try_new(schema, vec![batches])?))
-}
-
 /// `INSERT .. VALUES (e($1), ..)` as `INSERT .. SELECT e("$1"), .. FROM "$parameters"`.
 fn over_parameters(mut query: ast::Query) -> Result<ast::Query> {
     let SetExpr::Values(values) = query.body.as_ref() else {
@@ -349,7 +368,7 @@ fn over_parameters(mut query: ast::Query) -> Result<ast::Query> {
             .cloned()
             .enumerate()
             .map(|(index, mut expr)| {
-                let _ = expr.visit(&mut Placeholders);
+                parameters::as_columns(&mut expr);
                 ast::SelectItem::ExprWithAlias {
                     expr,
                     alias: Ident::with_quote('"', format!("column{}", index + 1)),
@@ -377,24 +396,6 @@ fn template() -> Result<SetExpr> {
         return Err(Error::internal("a template is not a query"));
     };
     Ok(*query.body)
-}
-
-/// Turns placeholders into columns of the table of parameters.
-struct Placeholders;
-
-impl VisitorMut for Placeholders {
-    type Break = ();
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Expr::Value(ast::ValueWithSpan {
-            value: ast::Value::Placeholder(name),
-            ..
-        }) = expr
-        {
-            *expr = Expr::Identifier(Ident::with_quote('"', name.as_str()));
-        }
-        ControlFlow::Continue(())
-    }
 }
 
 /// PREPARE name AS statement.

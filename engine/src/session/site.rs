@@ -281,6 +281,7 @@ impl Site {
                     true => JournalMode::Snapshots,
                     false => JournalMode::Changes,
                 },
+                moves: false,
                 instant: Shape::instant(scope.batch_id, self.base.as_deref()),
                 max_delete_fraction: definition::max_delete_fraction(&spec.configuration),
             })

@@ -55,7 +55,7 @@ pub(crate) use constraint::{
     Condition, Reference, parse_condition, parse_reference, reference_text, rule_clause,
 };
 pub(crate) use journal::journal_clause;
-pub(crate) use parameters::parameter_count;
+pub(crate) use parameters::{holds_parameter, parameter_count, sole_parameter};
 pub(crate) use parser::{parse, parse_expr, parse_relation, parse_value};
 pub(crate) use policy::{name_tables, parse_keys, policy_clause};
 pub(crate) use statement::*;

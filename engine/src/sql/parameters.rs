@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Value, ValueWithSpan, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, Value, ValueWithSpan, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::statement::Statement;
@@ -16,6 +16,25 @@ pub(crate) fn parameter_count(statement: &Statement) -> usize {
     match statement {
         Statement::Prepare(_) => 0,
         _ => find(statement).numbers.into_iter().max().unwrap_or(0),
+    }
+}
+
+/// Whether the value of an expression waits for parameters.
+pub(crate) fn holds_parameter(expr: &Expr) -> bool {
+    let mut found = Found::default();
+    let _ = expr.visit(&mut found);
+    found.first.is_some()
+}
+
+/// The name of the parameter that an expression is, with nothing around it.
+pub(crate) fn sole_parameter(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Nested(inner) => sole_parameter(inner),
+        Expr::Value(value) => match &value.value {
+            Value::Placeholder(name) => Some(name),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) struct Valid {
     pub(crate) at: Option<At>,
 }
 
-/// Instants are values without parameters, columns and subqueries.
+/// Instants are values without columns and subqueries. They may wait for parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ValidTime {
     /// The state at an instant.

@@ -4,7 +4,8 @@
 //! in the log as Z85, or in a file of several with sizes and checksums. The kernel's reader fetches
 //! the whole file for each vector; here only the bytes of one vector are read.
 
-use datafusion::parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use arrow::buffer::{BooleanBuffer, MutableBuffer};
+use arrow::util::bit_util;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use roaring::RoaringTreemap;
@@ -23,7 +24,8 @@ const UUID_CHARS: usize = 20;
 impl DeletionVector {
     /// Keeps `deleted` in the log itself.
     pub(crate) fn inline(deleted: &RoaringTreemap) -> Result<Self> {
-        Self::inline_bytes(to_bytes(deleted)?, deleted.len())
+        let mut deleted = deleted.clone();
+        Self::inline_bytes(to_bytes(&mut deleted)?, deleted.len())
     }
 
     fn inline_bytes(bytes: Vec<u8>, rows: u64) -> Result<Self> {
@@ -157,12 +159,11 @@ fn unreadable(root: &TableRoot, file: &str, why: &str) -> Error {
     ))
 }
 
-/// The rows of a file with `rows` rows that are not deleted, covering every row of it.
+/// The rows of a file with `rows` rows: a bit for each, set unless the row is deleted.
 ///
 /// Every deleted position must be below `rows`.
-pub(crate) fn visible_rows(deleted: &RoaringTreemap, rows: u64) -> RowSelection {
-    let mut selectors = Vec::new();
-    let mut next = 0;
+pub(crate) fn visible_rows(deleted: &RoaringTreemap, rows: usize) -> BooleanBuffer {
+    let mut bits = MutableBuffer::new(rows.div_ceil(8)).with_bitset(rows.div_ceil(8), true);
     for (high, bitmap) in deleted.bitmaps() {
         let base = u64::from(high) << 32;
         let mut positions = bitmap.iter();
@@ -171,17 +172,23 @@ pub(crate) fn visible_rows(deleted: &RoaringTreemap, rows: u64) -> RowSelection 
                 base + u64::from(*range.start()),
                 base + u64::from(*range.end()),
             );
-            if first > next {
-                selectors.push(RowSelector::select((first - next) as usize));
-            }
-            selectors.push(RowSelector::skip((last + 1 - first) as usize));
-            next = last + 1;
+            clear(bits.as_slice_mut(), first as usize, last as usize + 1);
         }
     }
-    if rows > next {
-        selectors.push(RowSelector::select((rows - next) as usize));
+    BooleanBuffer::new(bits.into(), 0, rows)
+}
+
+/// Clears the bits from `begin` to before `end`.
+fn clear(bits: &mut [u8], begin: usize, end: usize) {
+    // Most ranges are short, and some are nearly all of a file: those go by whole bytes.
+    let whole = begin.next_multiple_of(8)..end - end % 8;
+    if whole.is_empty() {
+        (begin..end).for_each(|bit| bit_util::unset_bit(bits, bit));
+        return;
     }
-    selectors.into()
+    bits[whole.start / 8..whole.end / 8].fill(0);
+    (begin..whole.start).for_each(|bit| bit_util::unset_bit(bits, bit));
+    (whole.end..end).for_each(|bit| bit_util::unset_bit(bits, bit));
 }
 
 /// Vectors up to this many bytes stay in the log: no object of their own, nothing that can go missing.
@@ -191,11 +198,11 @@ const INLINE_BYTES: usize = 2048;
 const PACK_BYTES: usize = 256 * 1024;
 
 /// Keeps vectors of deleted rows: small ones in the log, others packed into files of the table.
-/// Returns them in order, and the files that were written.
+/// Returns them in order, and the files that were written. In memory they become as small as they are there.
 pub(crate) async fn store(
     root: &TableRoot,
     ids: &(dyn Fn() -> Uuid + Send + Sync),
-    vectors: &[RoaringTreemap],
+    vectors: &mut [RoaringTreemap],
 ) -> Result<(Vec<DeletionVector>, Vec<Path>)> {
     let mut stored = Vec::with_capacity(vectors.len());
     let mut written = Vec::new();
@@ -276,9 +283,8 @@ fn cardinality(rows: u64) -> Result<i64> {
     i64::try_from(rows).map_err(|_| Error::internal(format!("deletion vector of {rows} rows")))
 }
 
-fn to_bytes(deleted: &RoaringTreemap) -> Result<Vec<u8>> {
+fn to_bytes(deleted: &mut RoaringTreemap) -> Result<Vec<u8>> {
     // Deleted ranges are common, and shrink to nothing as runs.
-    let mut deleted = deleted.clone();
     deleted.optimize();
     let mut bytes = Vec::with_capacity(4 + deleted.serialized_size());
     bytes.extend_from_slice(&MAGIC.to_le_bytes());
@@ -524,26 +530,29 @@ mod tests {
     }
 
     #[test]
-    fn selections_cover_the_file_exactly() {
+    fn just_the_other_rows_are_visible() {
         for (deleted, rows) in [
             (vec![], 5),
+            (vec![], 0),
             (vec![0], 5),
             (vec![4], 5),
             (vec![0, 1, 2, 3, 4], 5),
             (vec![1, 2, 4], 8),
+            ((3..30).collect(), 33),
+            ((8..16).collect(), 16),
             (vec![65_535, 65_536], 70_000),
         ] {
             let treemap: RoaringTreemap = deleted.iter().copied().collect();
-            let selection = visible_rows(&treemap, rows);
-            let mut at = 0;
-            for selector in selection.iter() {
-                for position in at..at + selector.row_count as u64 {
-                    assert_eq!(selector.skip, treemap.contains(position));
-                }
-                at += selector.row_count as u64;
+            let visible = visible_rows(&treemap, rows);
+            assert_eq!(visible.len(), rows);
+            for row in 0..rows {
+                let gone = deleted.contains(&(row as u64));
+                assert_eq!(
+                    visible.value(row),
+                    !gone,
+                    "row {row} of {rows}, {deleted:?}"
+                );
             }
-            assert_eq!(at, rows);
         }
-        assert_eq!(visible_rows(&RoaringTreemap::new(), 0).row_count(), 0);
     }
 }

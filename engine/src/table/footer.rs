@@ -7,6 +7,7 @@
 //! which 0.0 and -0.0 differ. Files of ours bound a chunk only if it is free of NaN; of all others
 //! the bounds of floats are taken away before DataFusion prunes by them.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
+use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::basic::{LogicalType, Type};
@@ -132,9 +134,48 @@ pub(crate) fn without_float_bounds(mut statistics: Statistics) -> Statistics {
     statistics
 }
 
+/// Footers that were changed lately. A scan opens each piece of a file by itself, with one footer out of a cache.
+#[derive(Debug, Default)]
+pub(super) struct Changed(Mutex<VecDeque<[Arc<ParquetMetaData>; 2]>>);
+
+impl Changed {
+    /// More than there are files being read at a time.
+    const KEPT: usize = 32;
+
+    /// `footer` as `change` makes it.
+    pub(super) fn of(
+        &self,
+        footer: Arc<ParquetMetaData>,
+        change: impl FnOnce(Arc<ParquetMetaData>) -> ParquetResult<Arc<ParquetMetaData>>,
+    ) -> ParquetResult<Arc<ParquetMetaData>> {
+        let same = |known: &&[Arc<ParquetMetaData>; 2]| Arc::ptr_eq(&known[0], &footer);
+        let known = self.0.lock().iter().find(same).cloned();
+        if let Some([_, changed]) = known {
+            return Ok(changed);
+        }
+        let changed = change(Arc::clone(&footer))?;
+        let mut known = self.0.lock();
+        known.truncate(Self::KEPT - 1);
+        known.push_front([footer, Arc::clone(&changed)]);
+        Ok(changed)
+    }
+}
+
 /// Opens files with footers that pruning may trust.
 #[derive(Debug)]
-pub(crate) struct SoundFooters<F>(pub F);
+pub(crate) struct SoundFooters<F> {
+    inner: F,
+    changed: Arc<Changed>,
+}
+
+impl<F> SoundFooters<F> {
+    pub(crate) fn new(inner: F) -> Self {
+        Self {
+            inner,
+            changed: Arc::default(),
+        }
+    }
+}
 
 impl<F: ParquetFileReaderFactory> ParquetFileReaderFactory for SoundFooters<F> {
     fn create_reader(
@@ -144,42 +185,54 @@ impl<F: ParquetFileReaderFactory> ParquetFileReaderFactory for SoundFooters<F> {
         metadata_size_hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
-        let reader = self
-            .0
+        let inner = self
+            .inner
             .create_reader(partition_index, file, metadata_size_hint, metrics)?;
-        Ok(Box::new(SoundReader(reader)))
+        Ok(Box::new(SoundReader {
+            inner,
+            changed: Arc::clone(&self.changed),
+        }))
     }
 }
 
 /// One file, with a footer that pruning may trust.
-pub(crate) struct SoundReader(Box<dyn AsyncFileReader + Send>);
+pub(crate) struct SoundReader {
+    inner: Box<dyn AsyncFileReader + Send>,
+    changed: Arc<Changed>,
+}
 
 impl SoundReader {
     /// A file that is read outside of any scan.
     pub(crate) fn open(store: Arc<dyn ObjectStore>, file: PartitionedFile) -> Result<Self> {
         let files = DefaultParquetFileReaderFactory::new(store);
-        let reader = files.create_reader(0, file, None, &ExecutionPlanMetricsSet::new())?;
-        Ok(Self(reader))
+        Ok(Self {
+            inner: files.create_reader(0, file, None, &ExecutionPlanMetricsSet::new())?,
+            changed: Arc::default(),
+        })
     }
 }
 
 impl AsyncFileReader for SoundReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        self.0.get_bytes(range)
+        self.inner.get_bytes(range)
     }
 
     fn get_byte_ranges(
         &mut self,
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
-        self.0.get_byte_ranges(ranges)
+        self.inner.get_byte_ranges(ranges)
     }
 
     fn get_metadata<'a>(
         &'a mut self,
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
-        async move { sound(self.0.get_metadata(options).await?) }.boxed()
+        async move {
+            let footer = self.inner.get_metadata(options).await?;
+            self.changed.of(footer, sound)
+        }
+        .boxed()
     }
 }
 

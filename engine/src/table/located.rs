@@ -12,12 +12,12 @@ use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::Expr;
 use datafusion::parquet::arrow::RowNumber;
-use datafusion::parquet::file::metadata::ParquetMetaData;
+use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use object_store::ObjectStoreExt;
 use parking_lot::Mutex;
 
-use super::prune;
 use super::snapshot::{DataFile, Snapshot, TableRoot};
+use super::{prune, source};
 use crate::error::{Error, Result};
 
 /// Column that holds the number of the row's file in [`Located`].
@@ -110,6 +110,18 @@ pub(crate) async fn physical_rows(
     let rows = footer.file_metadata().num_rows();
     u64::try_from(rows)
         .map_err(|_| Error::corrupt(format!("data file '{}' has {rows} rows", file.add.path)))
+}
+
+/// The footer of a data file with the index of its pages, where it has one; in the names of the file, and kept for
+/// the session.
+pub(crate) async fn indexed_footer(
+    session: &dyn Session,
+    root: &TableRoot,
+    file: &DataFile,
+) -> Result<Arc<ParquetMetaData>> {
+    let meta = file.object_meta(root)?;
+    let footer = source::footer(session, root, &meta, PageIndexPolicy::Optional).await?;
+    Ok(footer)
 }
 
 /// The footer of a data file, in the names of the file.

@@ -25,6 +25,7 @@ use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataBuilder};
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 
+use super::footer::Changed;
 use super::mapping::{self, Mode};
 
 /// Readers of files of a table with column mapping.
@@ -40,6 +41,7 @@ impl<F> MappedReaders<F> {
         let names = Names {
             by_id: mode == Mode::Id,
             columns: Group::new(schema.fields()),
+            changed: Changed::default(),
         };
         Self {
             inner,
@@ -89,7 +91,11 @@ impl AsyncFileReader for MappedReader {
     ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
         let names = Arc::clone(&self.names);
         let inner = self.inner.get_metadata(options);
-        async move { names.footer(inner.await?) }.boxed()
+        async move {
+            let footer = inner.await?;
+            names.changed.of(footer, |footer| names.footer(footer))
+        }
+        .boxed()
     }
 }
 
@@ -98,6 +104,7 @@ impl AsyncFileReader for MappedReader {
 struct Names {
     by_id: bool,
     columns: Group,
+    changed: Changed,
 }
 
 /// Columns of a table, or fields of a struct.

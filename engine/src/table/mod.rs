@@ -26,6 +26,7 @@
 //! | `leaves` | which columns files hold |
 //! | `located` | where the rows of a scan are: file and position |
 //! | `records/` | what writes said of their rules, and which rows they quarantined |
+//! | `pieces` | a file without its deleted rows, in pieces of row groups |
 //! | `versioned` | a snapshot as DataFusion's `TableProvider` |
 //! | `journal` | a journal by valid time, as views of its raw table |
 //! | `changes` | what versions brought and took, as a table of its own |
@@ -48,6 +49,7 @@ mod mapped_footer;
 pub(crate) mod mapping;
 pub(crate) mod meta;
 pub(crate) mod partition;
+mod pieces;
 pub(crate) mod protocol;
 pub(crate) mod prune;
 pub(crate) mod records;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::SchemaRef;
 use delta_kernel::Snapshot as KernelSnapshot;
 use delta_kernel::arrow::json::LineDelimitedWriter;
 use delta_kernel::engine::arrow_data::EngineDataArrowExt;
@@ -27,6 +28,8 @@ struct Replay {
     version: u64,
     protocol: Option<Arc<Protocol>>,
     metadata: Option<Arc<Metadata>>,
+    /// That of the version before, as long as nothing was said of it since.
+    schema: Option<SchemaRef>,
     files: OrdMap<String, Arc<DataFile>>,
     tombstones: OrdMap<(String, Option<String>), Arc<Remove>>,
     transactions: OrdMap<String, Arc<Txn>>,
@@ -42,6 +45,7 @@ impl Replay {
             version,
             protocol: None,
             metadata: None,
+            schema: None,
             files: OrdMap::new(),
             tombstones: OrdMap::new(),
             transactions: OrdMap::new(),
@@ -57,6 +61,7 @@ impl Replay {
             version: base.version,
             protocol: Some(Arc::clone(&base.protocol)),
             metadata: Some(Arc::clone(&base.metadata)),
+            schema: Some(Arc::clone(&base.schema)),
             files: base.files.clone(),
             tombstones: base.tombstones.clone(),
             transactions: base.transactions.clone(),
@@ -84,8 +89,12 @@ impl Replay {
 
     fn apply(&mut self, action: Action) {
         match action {
-            Action::Protocol(protocol) => self.protocol = Some(Arc::new(protocol)),
+            Action::Protocol(protocol) => {
+                self.schema = None;
+                self.protocol = Some(Arc::new(protocol));
+            }
             Action::Metadata(metadata) => {
+                self.schema = None;
                 // Parsed statistics depend on the schema, so files are parsed anew under a new one.
                 if self.metadata.as_ref().is_some_and(|old| {
                     old.schema_string != metadata.schema_string
@@ -146,19 +155,10 @@ impl Replay {
         };
         let protocol = self.protocol.ok_or_else(|| missing("protocol"))?;
         let metadata = self.metadata.ok_or_else(|| missing("metadata"))?;
-        let mapping = protocol::check_readable(root, &protocol, &metadata)?;
-        let schema = schema::to_arrow(&metadata.schema_string)?;
-        let schema = mapping::resolve(schema, mapping)?;
-        if let Some(unknown) = metadata
-            .partition_columns
-            .iter()
-            .find(|column| schema.index_of(column).is_err())
-        {
-            return Err(Error::corrupt(format!(
-                "table at {} is partitioned by {unknown}, which is not a column of it",
-                root.path
-            )));
-        }
+        let schema = match self.schema {
+            Some(schema) => schema,
+            None => resolved(root, &protocol, &metadata)?,
+        };
         Ok(Snapshot {
             version: self.version,
             protocol,
@@ -173,6 +173,24 @@ impl Replay {
             token: self.token,
         })
     }
+}
+
+/// The columns that protocol and metadata say, if this engine can read them.
+fn resolved(root: &TableRoot, protocol: &Protocol, metadata: &Metadata) -> Result<SchemaRef> {
+    let mapping = protocol::check_readable(root, protocol, metadata)?;
+    let schema = schema::to_arrow(&metadata.schema_string)?;
+    let schema = mapping::resolve(schema, mapping)?;
+    if let Some(unknown) = metadata
+        .partition_columns
+        .iter()
+        .find(|column| schema.index_of(column).is_err())
+    {
+        return Err(Error::corrupt(format!(
+            "table at {} is partitioned by {unknown}, which is not a column of it",
+            root.path
+        )));
+    }
+    Ok(schema)
 }
 
 /// The newest snapshot, or that of `at`; `None` when there is no table.

@@ -2,16 +2,20 @@
 
 use std::sync::{Arc, OnceLock};
 
+use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::parquet::file::metadata::ParquetMetaData;
 use imbl::OrdMap;
+use object_store::ObjectMeta;
 use object_store::path::Path;
 use roaring::RoaringTreemap;
 use tokio::sync::OnceCell;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::actions::{Add, DeletionVector, Metadata, Protocol, Remove, Txn};
 use super::mapping::Mode;
+use super::pieces::{self, Group};
 use super::stats::FileStats;
 
 /// One immutable version of a table. Cloning is cheap: the file map is shared between versions.
@@ -30,7 +34,7 @@ pub(crate) struct Snapshot {
     pub tombstones: OrdMap<(String, Option<String>), Arc<Remove>>,
     /// Last version of each writing application.
     pub transactions: OrdMap<String, Arc<Txn>>,
-    /// Metadata other systems keep in the log, by domain; carried on, never read.
+    /// Metadata that systems keep in the log, by domain: carried on, and read where it is a journal's.
     pub domains: OrdMap<String, Arc<serde_json::Value>>,
     /// When this version was committed, milliseconds since the epoch, strictly increasing per table.
     pub committed_at_ms: i64,
@@ -46,6 +50,7 @@ pub(crate) struct DataFile {
     pub add: Add,
     stats: OnceLock<Option<FileStats>>,
     deleted: OnceCell<Arc<RoaringTreemap>>,
+    groups: OnceCell<Vec<Group>>,
 }
 
 /// The same file with the same deleted rows.
@@ -61,6 +66,15 @@ impl DataFile {
             add,
             stats: OnceLock::new(),
             deleted: OnceCell::new(),
+            groups: OnceCell::new(),
+        }
+    }
+
+    /// The file of `add`, whose deletion vector stands for `deleted`.
+    pub(crate) fn with_deleted(add: Add, deleted: Arc<RoaringTreemap>) -> Self {
+        Self {
+            deleted: OnceCell::new_with(Some(deleted)),
+            ..Self::new(add)
         }
     }
 
@@ -80,6 +94,7 @@ impl DataFile {
                 None => OnceCell::new(),
             },
             stats: OnceLock::new(),
+            groups: OnceCell::new(),
             add: Add {
                 deletion_vector: vector,
                 ..add.clone()
@@ -106,6 +121,44 @@ impl DataFile {
         };
         let load = || async { vector.load(root, &self.add.path).await.map(Arc::new) };
         self.deleted.get_or_try_init(load).await.map(Some)
+    }
+
+    /// What its deletion vector leaves of each row group, made on first use of the `footer`; `None` without a vector.
+    pub(crate) async fn groups(
+        &self,
+        root: &TableRoot,
+        footer: impl Future<Output = Result<Arc<ParquetMetaData>>>,
+    ) -> Result<Option<&[Group]>> {
+        let Some(deleted) = self.deleted(root).await? else {
+            return Ok(None);
+        };
+        let make = || async {
+            pieces::groups(footer.await?.as_ref(), deleted).map_err(|why| {
+                let (table, path) = (root.url(), &self.add.path);
+                Error::corrupt(format!("table {table}, data file '{path}': {why}"))
+            })
+        };
+        let groups = self.groups.get_or_try_init(make).await?;
+        Ok(Some(groups))
+    }
+
+    /// The file as its store knows it.
+    pub(crate) fn object_meta(&self, root: &TableRoot) -> Result<ObjectMeta> {
+        let add = &self.add;
+        let malformed = |what: &str, value: i64| {
+            let (table, path) = (root.url(), &add.path);
+            Error::corrupt(format!(
+                "table {table}, data file '{path}': {what} {value} in the log"
+            ))
+        };
+        Ok(ObjectMeta {
+            location: root.locate(&add.path)?,
+            last_modified: DateTime::<Utc>::from_timestamp_millis(add.modification_time)
+                .ok_or_else(|| malformed("modification time", add.modification_time))?,
+            size: u64::try_from(add.size).map_err(|_| malformed("size", add.size))?,
+            e_tag: None,
+            version: None,
+        })
     }
 
     /// Visible rows, if the log says.

@@ -1,10 +1,10 @@
 //! A versioned table as DataFusion sees it: one version, scanned by DataFusion's own Parquet source.
 //!
 //! ```text
-//! filters -> files (prune) -> enough for the limit -> deleted rows (deletion) -> FileScanConfig
+//! filters -> files (prune) -> enough for the limit -> without deleted rows (pieces) -> FileScanConfig
 //! ```
 //!
-//! Deletion vectors become row selections of the source, so that row groups, pages and bloom
+//! Deletion vectors become access plans of the source, so that row groups, pages and bloom
 //! filters are pruned, filters are pushed down and files are split between partitions with them as
 //! without. Only the columns a query names reach the source, so that planning never costs
 //! files x columns.
@@ -12,33 +12,31 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, ScalarValue, Statistics, TableReference, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{
-    ParquetFileReaderFactory, ParquetRowSelection,
-};
+use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, ident, lit};
+use datafusion::parquet::file::metadata::PageIndexPolicy;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::ObjectMeta;
 
 use super::footer::{self, SoundFooters};
-use super::located::{self, Located, physical_rows};
+use super::located::{self, Located};
 use super::mapped_footer::MappedReaders;
 use super::mapping::{self, Mode};
 use super::snapshot::{DataFile, Snapshot, TableRoot};
-use super::source::source;
+use super::source::{self, Indexed};
 use super::stats::{Summary, VisibleStats};
-use super::{deletion, partition, prune};
+use super::{partition, pieces, prune};
 use crate::error::Error;
+use crate::journal::definition;
 use crate::journal::shape::Shape;
 use crate::write::target::{JournalMode, JournalTarget, WriteTarget};
 
@@ -117,13 +115,15 @@ impl VersionedTable {
         self
     }
 
-    /// The same table, where it is a journal, open for rows that are to it what `mode` says.
-    pub(crate) fn journaling(mut self, mode: JournalMode) -> Self {
+    /// The same table, where it is a journal, open for rows that are to it what `mode` says. `moves`: current rows may
+    /// get another key by them.
+    pub(crate) fn journaling(mut self, mode: JournalMode, moves: bool) -> Self {
         if let Some(target) = &self.target
             && let Some(journal) = &target.journal
         {
             let journal = JournalTarget {
                 mode,
+                moves,
                 ..journal.as_ref().clone()
             };
             let target = WriteTarget {
@@ -200,6 +200,7 @@ impl TableProvider for VersionedTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        let sought = !filters.is_empty();
         let filters = &self.of_view(filters);
         let mut files = prune::select_files(session, &self.snapshot, filters)?;
         // A file without visible rows may still lack a column that is NOT NULL by now.
@@ -220,16 +221,26 @@ impl TableProvider for VersionedTable {
         }
         let columns = ScanColumns::new(&self.snapshot, &self.columns, projection)?;
         let cut = files.len() < all;
-        let (files, statistics) = self.open(files, &columns).await?;
+        // Filters, and places of single rows, lead to few pages of a journal: only there the index of pages is kept.
+        let journal = self.snapshot.property(definition::PROPERTY).is_some();
+        let pages = match journal && (sought || self.located.is_some()) {
+            true => PageIndexPolicy::Optional,
+            false => PageIndexPolicy::Skip,
+        };
+        let (files, statistics) = self.open(session, files, &columns, pages).await?;
         let statistics = if cut {
             statistics.to_inexact()
         } else {
             statistics
         };
 
+        if files.is_empty() {
+            let schema = project_schema(&self.columns, projection)?;
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
         let config = FileScanConfigBuilder::new(
             self.root.store_url.clone(),
-            Arc::new(self.source(session, &columns)),
+            Arc::new(self.source(session, &columns, pages)),
         )
         .with_file_groups(FileGroup::new(files).split_files(session.config().target_partitions()))
         .with_statistics(statistics)
@@ -289,12 +300,23 @@ impl VersionedTable {
         filters.iter().cloned().chain(current).collect()
     }
 
-    fn source(&self, session: &dyn Session, columns: &ScanColumns) -> ParquetSource {
+    fn source(
+        &self,
+        session: &dyn Session,
+        columns: &ScanColumns,
+        pages: PageIndexPolicy,
+    ) -> ParquetSource {
         let floats = footer::holds_floats(columns.table_schema.file_schema());
         let schema = columns.table_schema.clone();
-        source(session, &self.root, schema, |reader| match floats {
-            true => self.by_name(SoundFooters(reader)),
-            false => self.by_name(reader),
+        source::source(session, &self.root, schema, |reader| {
+            let inner = Indexed {
+                inner: reader,
+                pages,
+            };
+            match floats {
+                true => self.by_name(SoundFooters::new(inner)),
+                false => self.by_name(inner),
+            }
         })
     }
 
@@ -312,8 +334,10 @@ impl VersionedTable {
     /// Describes `files` to the source, reading the deletion vectors that are not in memory yet.
     async fn open(
         &self,
+        session: &dyn Session,
         files: Vec<&Arc<DataFile>>,
         columns: &ScanColumns,
+        pages: PageIndexPolicy,
     ) -> Result<(Vec<PartitionedFile>, Statistics)> {
         let schema = &self.snapshot.schema;
         let file_columns = columns.table_schema.file_schema().fields();
@@ -329,7 +353,7 @@ impl VersionedTable {
                 })
                 .collect::<Result<Vec<ScalarValue>, _>>()?;
             let stats = VisibleStats::new(file, schema, file_columns, &values);
-            let meta = self.object_meta(file)?;
+            let meta = file.object_meta(&self.root)?;
             summary.add(&stats, meta.size as usize);
             let mut described = PartitionedFile::new_from_meta(meta);
             described.partition_values = values;
@@ -337,63 +361,35 @@ impl VersionedTable {
             described.statistics = Some(Arc::new(stats.into_bounds()));
             opened.push(described);
         }
-        let with_vectors: Vec<_> = files
-            .iter()
-            .zip(&opened)
-            .enumerate()
-            .filter(|(_, (file, _))| file.add.deletion_vector.is_some())
-            .map(|(at, (file, _))| (at, Arc::clone(file)))
-            .collect();
-        let selections: Vec<_> = stream::iter(with_vectors)
-            .map(|(at, file)| async move { Ok::<_, Error>((at, self.visible_rows(&file).await?)) })
-            .buffer_unordered(CONCURRENT_READS)
-            .try_collect()
-            .await?;
-        for (at, selection) in selections {
-            opened[at].extensions.insert(selection);
-        }
+        let opened: Vec<_> =
+            stream::iter(files.into_iter().cloned().zip(opened))
+                .map(|(file, described)| async move {
+                    self.visible(session, &file, described, pages).await
+                })
+                .buffered(CONCURRENT_READS)
+                .try_collect()
+                .await?;
         let fields: Vec<FieldRef> = columns.table_schema.table_schema().fields().to_vec();
-        Ok((opened, summary.finish(&fields)))
+        Ok((opened.concat(), summary.finish(&fields)))
     }
 
-    fn object_meta(&self, file: &DataFile) -> Result<ObjectMeta, Error> {
-        let add = &file.add;
-        let malformed = |what: &str, value: i64| {
-            Error::corrupt(format!(
-                "table {}, data file '{}': {what} {value} in the log",
-                self.name, add.path
-            ))
+    /// A file without the rows its deletion vector names, in pieces; whole where it has none.
+    async fn visible(
+        &self,
+        session: &dyn Session,
+        file: &DataFile,
+        described: PartitionedFile,
+        pages: PageIndexPolicy,
+    ) -> Result<Vec<PartitionedFile>> {
+        let meta = &described.object_meta;
+        let footer = async {
+            let footer = source::footer(session, &self.root, meta, pages).await?;
+            Ok(footer)
         };
-        Ok(ObjectMeta {
-            location: self.root.locate(&add.path)?,
-            last_modified: DateTime::<Utc>::from_timestamp_millis(add.modification_time)
-                .ok_or_else(|| malformed("modification time", add.modification_time))?,
-            size: u64::try_from(add.size).map_err(|_| malformed("size", add.size))?,
-            e_tag: None,
-            version: None,
+        Ok(match file.groups(&self.root, footer).await? {
+            Some(groups) => pieces::cut(&described, groups),
+            None => vec![described],
         })
-    }
-
-    /// The rows of `file` its deletion vector leaves.
-    async fn visible_rows(&self, file: &DataFile) -> Result<ParquetRowSelection, Error> {
-        let Some(deleted) = file.deleted(&self.root).await? else {
-            return Err(Error::internal(format!(
-                "'{}' has no deletion vector",
-                file.add.path
-            )));
-        };
-        let rows = physical_rows(&self.root, file, &self.snapshot.schema).await?;
-        if deleted.max().is_some_and(|last| last >= rows) {
-            return Err(Error::corrupt(format!(
-                "table {}, data file '{}': the deletion vector names row {}, the file has {rows} rows",
-                self.name,
-                file.add.path,
-                deleted.max().unwrap_or_default(),
-            )));
-        }
-        Ok(ParquetRowSelection::new(deletion::visible_rows(
-            deleted, rows,
-        )))
     }
 }
 

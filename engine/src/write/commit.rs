@@ -17,6 +17,7 @@ use super::report::WriteReport;
 use super::target::NewTable;
 use crate::error::{Error, ErrorKind, Result, took_nothing};
 use crate::journal::horizon::{self, Keeping, Kept};
+use crate::journal::told;
 use crate::quality::record::{Replayed, RuleOutcome, RuleResult, SideFile};
 use crate::settings::Settings;
 use crate::table::actions::{Action, Add, CommitInfo, Marker, Metadata, Protocol, Txn};
@@ -75,6 +76,7 @@ impl Intent {
             && self.quarantine.is_empty()
             && self.replayed.is_empty()
             && self.keeping.is_none()
+            && self.transaction.is_none()
     }
 }
 
@@ -178,7 +180,7 @@ impl Attempt {
             };
             match landed {
                 Landed::Ours => {
-                    if let Err(error) = self.landed(head.as_deref(), version, &bytes) {
+                    if let Err(error) = self.landed(head.as_deref(), version, &bytes, &removal) {
                         // It is there; only this engine has to read it again.
                         tracing::warn!(%error, version, "a commit was not understood by its writer");
                         self.table.forget();
@@ -214,11 +216,21 @@ impl Attempt {
         .with_hint("run the statement again, or raise max_commit_retries"))
     }
 
+    /// Whether the table is made anew in the place of another.
+    fn replaces(&self) -> bool {
+        self.intent.protocol.is_some() && matches!(self.intent.removes, Removes::All)
+    }
+
+    /// The version of an application that the log is to remember. A table that is made anew was told no snapshot.
+    fn transaction(&self, head: Option<&Snapshot>, now_ms: i64) -> Option<Txn> {
+        let own = self.intent.transaction.clone();
+        own.or_else(|| told::restored(head.filter(|_| self.replaces())?, None, now_ms))
+    }
+
     /// The line that says which events the journal keeps from this version on; None where it is as it was.
     fn kept(&self, head: Option<&Snapshot>) -> Result<Option<Value>> {
         let intent = &self.intent;
-        let replaces = intent.protocol.is_some() && matches!(intent.removes, Removes::All);
-        match (head.filter(|_| !replaces), &intent.keeping) {
+        match (head.filter(|_| !self.replaces()), &intent.keeping) {
             (Some(head), Some(keeping)) => horizon::over(head, keeping)?
                 .map(|kept| horizon::line(&kept))
                 .transpose(),
@@ -278,7 +290,7 @@ impl Attempt {
             .or(intent.metadata.as_ref());
         actions.extend(protocol.cloned().map(Action::Protocol));
         actions.extend(metadata.cloned().map(Action::Metadata));
-        actions.extend(intent.transaction.clone().map(Action::Txn));
+        actions.extend(self.transaction(head, now).map(Action::Txn));
         actions.extend(kept.map(Action::DomainMetadata));
         let out = removal.out.iter();
         actions.extend(
@@ -393,16 +405,24 @@ impl Attempt {
     }
 
     /// The snapshot after our commit, from memory; a due checkpoint is written in the background.
-    fn landed(&self, head: Option<&Snapshot>, version: u64, bytes: &Bytes) -> Result<()> {
+    fn landed(
+        &self,
+        head: Option<&Snapshot>,
+        version: u64,
+        bytes: &Bytes,
+        removal: &Removal,
+    ) -> Result<()> {
         let commit = Commit {
             version,
             actions: log::decode("of this engine", bytes)?,
             modified_ms: self.table.ambient.now_ms(),
         };
-        let snapshot = Arc::new(match head {
+        let mut snapshot = match head {
             Some(head) => replay::advance(&self.table.root, head, commit)?,
             None => replay::begin(&self.table.root, commit)?,
-        });
+        };
+        removal.prime(&mut snapshot);
+        let snapshot = Arc::new(snapshot);
         self.table.remember(&snapshot);
         if checkpoint::due(&snapshot, self.settings.checkpoint_interval) {
             self.table.in_background({

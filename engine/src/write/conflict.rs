@@ -17,9 +17,10 @@ use roaring::RoaringTreemap;
 use super::commit::{Intent, Removes};
 use super::journal::keys_in_place;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::horizon;
+use crate::journal::horizon::{self, Kept, Since};
 use crate::journal::key::{self, KeySet};
 use crate::journal::shape::Shape;
+use crate::journal::told;
 use crate::table::actions::{Action, Add};
 use crate::table::erased;
 use crate::table::handle::Table;
@@ -70,6 +71,21 @@ pub(super) async fn reason(
             head.version
         )));
     }
+    // A snapshot that changed no row changes what an older one may close.
+    let whole = matches!(intent.reads, Reads::Table | Reads::Exclusive);
+    if whole && told::newest(head) != told::newest(base) {
+        return Ok(Some(format!(
+            "version {} of table {name}, or one before, has another newest snapshot",
+            head.version
+        )));
+    }
+    // Events that are kept may have changed no row, and put what was written in another place all the same.
+    if whole && head.domains.get(horizon::DOMAIN) != base.domains.get(horizon::DOMAIN) {
+        return Ok(Some(format!(
+            "version {} of table {name}, or one before, keeps other events",
+            head.version
+        )));
+    }
     if let Some(path) = moved(table, intent, head).await? {
         return Ok(Some(format!(
             "file '{path}' of table {name} was changed by version {} or one before",
@@ -88,6 +104,10 @@ pub(super) async fn reason(
         )));
     }
     let mut came = OrdMap::new();
+    let mut kept = match &intent.reads {
+        Reads::Keys(keys) => Some(Since::new(&keys.shape, base)?),
+        _ => None,
+    };
     for version in base.version + 1..=head.version {
         let commit = log::read(&table.root, version).await?.ok_or_else(|| {
             Error::corrupt(format!(
@@ -111,8 +131,15 @@ pub(super) async fn reason(
                 intent.operation
             )));
         }
-        if matches!(intent.reads, Reads::Keys(_)) {
+        // It brings nothing, and takes rows away that the events of this write were held against.
+        if kept.is_some() && restored(&commit) {
+            return Ok(Some(format!(
+                "version {version} of table {name} restored an older one"
+            )));
+        }
+        if let Some(kept) = &mut kept {
             came.extend(Touched::of(&commit).came());
+            kept.take(version, &commit.actions)?;
         } else if overlooked(intent, base, &commit)? {
             return Ok(Some(format!(
                 "version {version} of table {name} changed rows that the {} depends on",
@@ -121,7 +148,7 @@ pub(super) async fn reason(
         }
     }
     if let Reads::Keys(keys) = &intent.reads
-        && keys.met(table, base, head, came).await?
+        && keys.met(table, base, head, came, kept).await?
     {
         return Ok(Some(format!(
             "version {} of table {name}, or one before, changed keys that the {} changes too",
@@ -129,6 +156,11 @@ pub(super) async fn reason(
         )));
     }
     Ok(None)
+}
+
+fn restored(commit: &Commit) -> bool {
+    let operation = commit.info().and_then(|info| info.operation.as_deref());
+    operation == Some("RESTORE")
 }
 
 /// The first file the intent takes rows from that is not what it was.
@@ -194,13 +226,14 @@ impl TouchedKeys {
         self.keys.iter().any(|keys| keys.has(hash))
     }
 
-    /// Whether one of the files, or of the events that the journal keeps since `base`, is of one of the keys.
+    /// Whether one of the files, or of the events that the journal has kept since `base`, is of one of the keys.
     async fn met(
         &self,
         table: &Table,
         base: &Snapshot,
         head: &Snapshot,
         came: OrdMap<String, Arc<DataFile>>,
+        kept: Option<Since>,
     ) -> Result<bool> {
         let rows = came.values().map(|file| file.rows(&base.schema));
         let rows = rows.sum::<Option<u64>>();
@@ -226,10 +259,10 @@ impl TouchedKeys {
                 return Ok(true);
             }
         }
-        let mut kept = horizon::of(head)?;
-        let known = horizon::of(base)?.files;
-        kept.files
-            .retain(|file| !known.iter().any(|old| old.path == file.path));
+        let kept = Kept {
+            files: kept.map(Since::files).unwrap_or_default(),
+            ..Kept::default()
+        };
         if kept.files.is_empty() {
             return Ok(false);
         }

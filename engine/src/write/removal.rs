@@ -18,6 +18,9 @@ use crate::table::handle::Table;
 use crate::table::located::physical_rows;
 use crate::table::snapshot::{DataFile, Snapshot};
 
+/// Bytes of deletion vectors that stay in memory after the commit that brought them.
+const PRIMED_BYTES: i64 = 64 << 20;
+
 /// The removals of one attempt to commit.
 #[derive(Debug, Default)]
 pub(super) struct Removal {
@@ -29,6 +32,8 @@ pub(super) struct Removal {
     pub rows: u64,
     /// Protocol and metadata that allow deletion vectors, if the table has none yet.
     pub upgrade: Option<NewTable>,
+    /// The deleted rows of those that come back, in their order.
+    deleted: Vec<Arc<RoaringTreemap>>,
     /// Files of deletion vectors written for this attempt.
     vectors: Vec<Path>,
 }
@@ -136,7 +141,7 @@ async fn marked(
         })?);
     }
     let ids = table.ambient.ids();
-    let (stored, written) = deletion::store(&table.root, &*ids, &vectors).await?;
+    let (stored, written) = deletion::store(&table.root, &*ids, &mut vectors).await?;
     removal.vectors = written;
     for ((file, rows), vector) in keep.into_iter().zip(stored) {
         removal.back.push(Add {
@@ -146,6 +151,7 @@ async fn marked(
             ..file.add.clone()
         });
     }
+    removal.deleted = vectors.into_iter().map(Arc::new).collect();
     Ok(removal)
 }
 
@@ -159,6 +165,27 @@ fn wide_stats(stats: Option<&str>, rows: u64) -> String {
 }
 
 impl Removal {
+    /// Gives the files that came back in `landed` the deleted rows that were written for them: the next statement
+    /// would read them from the store again.
+    pub(super) fn prime(&self, landed: &mut Snapshot) {
+        let mut bytes = 0;
+        for (add, deleted) in self.back.iter().zip(&self.deleted) {
+            let live = landed.files.get(&add.path);
+            let Some(live) = live.filter(|live| live.add.deletion_vector == add.deletion_vector)
+            else {
+                continue;
+            };
+            let vector = add.deletion_vector.as_ref();
+            bytes += vector.map_or(0, |vector| i64::from(vector.size_in_bytes));
+            // Of a statement that touched all of a large table, nobody may ever ask again.
+            if bytes > PRIMED_BYTES {
+                return;
+            }
+            let file = DataFile::with_deleted(live.add.clone(), Arc::clone(deleted));
+            landed.files.insert(add.path.clone(), Arc::new(file));
+        }
+    }
+
     /// Removes the deletion vectors of an attempt that did not land.
     pub(super) async fn discard(&self, table: &Table) {
         for path in &self.vectors {
@@ -185,5 +212,62 @@ pub(super) fn line(file: &DataFile, committed_at_ms: i64, data_change: bool) -> 
         deletion_vector: add.deletion_vector.clone(),
         base_row_id: add.base_row_id,
         default_row_commit_version: add.default_row_commit_version,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+    use datafusion::datasource::object_store::ObjectStoreUrl;
+    use object_store::memory::InMemory;
+    use serde_json::json;
+
+    use super::*;
+    use crate::table::actions::{Metadata, Protocol};
+    use crate::table::snapshot::TableRoot;
+
+    /// A file with a deletion vector of `rows` rows in an object that nobody has written.
+    fn marked(path: &str, object: &str, rows: usize) -> Add {
+        serde_json::from_value(json!({
+            "path": path, "partitionValues": {}, "size": 1, "modificationTime": 0, "dataChange": true,
+            "deletionVector": {
+                "storageType": "p", "pathOrInlineDv": format!("memory:///t/{object}"),
+                "offset": 1, "sizeInBytes": 40, "cardinality": rows,
+            },
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_commit_deleted_is_not_read_again() {
+        let root = TableRoot {
+            store_url: ObjectStoreUrl::parse("memory://").unwrap(),
+            store: Arc::new(InMemory::new()),
+            path: Path::from("t"),
+        };
+        let protocol = Protocol {
+            min_reader_version: 3,
+            min_writer_version: 7,
+            reader_features: None,
+            writer_features: None,
+        };
+        let columns = Arc::new(Schema::empty());
+        let mut landed = Snapshot::draft(&protocol, &Metadata::of_files([]), columns);
+        // Of the second, the version that landed has another vector.
+        for add in [marked("a", "x", 3), marked("b", "z", 1)] {
+            let file = Arc::new(DataFile::new(add.clone()));
+            landed.files.insert(add.path, file);
+        }
+        let rows: RoaringTreemap = (4..7).collect();
+        let removal = Removal {
+            back: vec![marked("a", "x", 3), marked("b", "y", 1)],
+            deleted: vec![Arc::new(rows.clone()), Arc::new([9].into_iter().collect())],
+            ..Removal::default()
+        };
+        removal.prime(&mut landed);
+        assert_eq!(landed.files.len(), 2);
+        let known = landed.files["a"].deleted(&root).await.unwrap();
+        assert_eq!(**known.unwrap(), rows);
+        assert!(landed.files["b"].deleted(&root).await.is_err());
     }
 }

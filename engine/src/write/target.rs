@@ -64,6 +64,8 @@ pub(crate) struct WriteTarget {
 pub(crate) struct JournalTarget {
     pub shape: Arc<Shape>,
     pub mode: JournalMode,
+    /// Whether current rows may get another key, so that what refuses one of them must refuse all.
+    pub moves: bool,
     /// When rows that say no instant of their own are true from, in microseconds since the epoch.
     pub instant: i64,
     /// The largest part of the current keys that a snapshot may close.

@@ -25,6 +25,7 @@
 //! | C3 cleansing is no change | cleanse.rs | c3_cleansing_opens_no_interval |
 //! | O5 what a change capture sends | debezium.rs | o5_every_operation_of_an_envelope |
 
+mod asof;
 mod cleanse;
 mod conflict;
 mod crash;
@@ -32,6 +33,7 @@ mod debezium;
 mod doors;
 mod media;
 mod oracle;
+mod parameters;
 mod rules;
 mod upkeep;
 

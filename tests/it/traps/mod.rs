@@ -26,7 +26,7 @@
 //! | numbers wrap, truncate or round on their way in | engine/src/write/cast/tests.rs | numbers_never_wrap_truncate_or_round |
 //! | a deletion vector laid over the wrong rows | engine/src/table/versioned/tests.rs | deleted_rows_are_gone_however_they_are_read |
 //! | a deletion vector ends pruning and parallel reading | engine/src/table/versioned/tests.rs | deletion_vectors_keep_parallelism_and_pushdown |
-//! | a selection that is not as long as its file | engine/src/table/deletion.rs | selections_cover_the_file_exactly |
+//! | a selection that is not as long as its file | engine/src/table/deletion.rs | just_the_other_rows_are_visible |
 //! | a damaged deletion vector brings rows back | engine/src/table/deletion.rs | every_broken_byte_is_an_error_that_names_the_file |
 //! | cut bounds, or those of deleted rows, answer min and max | engine/src/table/versioned/tests.rs | metadata_answers_what_it_knows_exactly |
 //! | limits count deleted rows | engine/src/table/versioned/tests.rs | limits_count_visible_rows |

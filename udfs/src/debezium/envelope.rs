@@ -217,14 +217,19 @@ fn from_source(source: Option<&str>) -> Result<(Times, Option<i64>), Flaw> {
     let (mut times, mut lsn) = (Times::default(), None);
     for (name, value) in members {
         match name.as_ref() {
-            "ts_ms" => times.source_ms = instant(Some(value), 1_000, "source.ts_ms")?,
-            "ts_us" => times.source_us = instant(Some(value), 1, "source.ts_us")?,
+            "ts_ms" => times.source_ms = known(instant(Some(value), 1_000, "source.ts_ms")?),
+            "ts_us" => times.source_us = known(instant(Some(value), 1, "source.ts_us")?),
             // Others than PostgreSQL write texts here.
             "lsn" => lsn = json::integer(value).unwrap_or_default(),
             _ => {}
         }
     }
     Ok((times, lsn))
+}
+
+/// Where the database does not say when, as of rows of a snapshot, some connectors write 0.
+fn known(instant: Option<i64>) -> Option<i64> {
+    instant.filter(|instant| *instant != 0)
 }
 
 fn instant(value: Option<&str>, micros: i64, name: &str) -> Result<Option<i64>, Flaw> {

@@ -39,6 +39,12 @@ fn every_op_is_read_with_its_images() {
 }
 
 #[test]
+fn an_instant_of_zero_is_none() {
+    let text = r#"{"op": "r", "after": {}, "source": {"ts_ms": 0, "ts_us": 0}, "ts_ms": 7}"#;
+    assert_eq!(event(text).times.best(), Some(7_000));
+}
+
+#[test]
 fn a_schema_around_it_changes_nothing() {
     let inner = r#"{"op": "c", "after": {"a": 1.50}, "ts_ms": 1}"#;
     let wrapped = format!(r#"{{"schema": {{"type": "struct"}}, "payload": {inner}}}"#);

@@ -26,7 +26,8 @@ use crate::write::files::FileSink;
 const FILES: usize = 16;
 
 /// Makes one file of all, when they are many or one of them lies wholly before `horizon`: what came of it and the
-/// paths it stands for. None when nothing is due.
+/// paths it stands for. None when nothing is due. What comes is marked, so that a write that knows the old files does not
+/// take it for somebody's events.
 ///
 /// The events of a write whose files are not among `kept` yet may lie before a horizon that only this write has moved,
 /// and belong between those that are. So nothing is folded away that was within the horizon before it.
@@ -69,7 +70,11 @@ pub(crate) async fn condense(
     let first = kept.files.iter().map(|file| file.first).min();
     let first = first.unwrap_or(i64::MIN).max(horizon).min(last);
     let out = kept.files.iter().map(|file| file.path.clone());
-    Ok(Some((files(&written, first, last)?, out.collect())))
+    let mut came = files(&written, first, last)?;
+    for file in &mut came {
+        file.condensed = Some(horizon);
+    }
+    Ok(Some((came, out.collect())))
 }
 
 /// Condenses sorted rows, whole keys at a time.

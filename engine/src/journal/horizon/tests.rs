@@ -17,6 +17,7 @@ use object_store::memory::InMemory;
 
 use super::super::definition::{Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track};
 use super::*;
+use crate::table::actions::Action;
 use crate::table::schema::to_delta;
 
 fn instant() -> DataType {
@@ -50,13 +51,17 @@ fn columns_of(value: &str) -> SchemaRef {
 
 /// Events of key 1 at these instants, whose values are these as well.
 fn events(shape: &Shape, at: &[i64]) -> RecordBatch {
+    events_of(shape, &vec![1; at.len()], at)
+}
+
+fn events_of(shape: &Shape, keys: &[i64], at: &[i64]) -> RecordBatch {
     let number = || -> ArrayRef { Arc::new(Int64Array::from(at.to_vec())) };
     let instants = TimestampMicrosecondArray::from(at.to_vec()).with_timezone("UTC");
     let keep: BinaryArray = at.iter().map(|_| None::<&[u8]>).collect();
     RecordBatch::try_new(
         kept_schema(shape),
         vec![
-            Arc::new(Int64Array::from(vec![1; at.len()])),
+            Arc::new(Int64Array::from(keys.to_vec())),
             Arc::new(instants),
             number(),
             number(),
@@ -94,7 +99,17 @@ impl Place {
     }
 
     async fn write(&self, shape: &Shape, metadata: &Metadata, at: &[i64]) -> Vec<KeptFile> {
-        let batch = events(shape, at);
+        self.write_batch(shape, metadata, events(shape, at), at)
+            .await
+    }
+
+    async fn write_batch(
+        &self,
+        shape: &Shape,
+        metadata: &Metadata,
+        batch: RecordBatch,
+        at: &[i64],
+    ) -> Vec<KeptFile> {
         let rows = RecordBatchStreamAdapter::new(batch.schema(), stream::iter([Ok(batch)]));
         let sink = self.sink(shape, metadata);
         let context = self.context.task_ctx();
@@ -136,6 +151,7 @@ fn file(path: &str) -> KeptFile {
         bytes: 10,
         first: 1,
         last: 2,
+        condensed: None,
     }
 }
 
@@ -213,6 +229,7 @@ async fn kept_events_are_condensed_behind_the_horizon() {
     let paths: Vec<String> = kept.files.iter().map(|file| file.path.clone()).collect();
     assert_eq!(out, paths);
     assert_eq!((came[0].first, came[0].last), (25, 30));
+    assert_eq!(came[0].condensed, Some(25));
     let left = [(20, true, Some(20)), (30, false, Some(30))];
     assert_eq!(place.read(&shape, &metadata, came).await, left);
     // Nothing but an anchor, which is there for one more round.
@@ -227,6 +244,111 @@ async fn kept_events_are_condensed_behind_the_horizon() {
     };
     let again = condense(&state, &shape, &place.root, &metadata, &kept, 40, &sink).await;
     assert!(again.unwrap().unwrap().0.is_empty());
+}
+
+/// Who writes few keys reads the pages that may hold them.
+#[tokio::test]
+async fn only_the_keys_that_are_asked_for_are_read() {
+    let place = Place::new();
+    let shape = shape(&columns_of("v"));
+    let (name, text) = definition::property(&shape.definition).unwrap();
+    let metadata = Metadata::of_files([(name.as_str(), text.as_str())]);
+    let mut files = Vec::new();
+    // Two files of 5000 keys each: three pages, the last of them short.
+    for from in [0_i64, 5_000] {
+        let keys: Vec<i64> = (from..from + 5_000).collect();
+        let batch = events_of(&shape, &keys, &keys);
+        let written = place.write_batch(&shape, &metadata, batch, &keys).await;
+        files.extend(written);
+    }
+    let kept = Kept {
+        watermark: 0,
+        files,
+    };
+    let state = place.context.state();
+    let between = |from: i64, to: i64| {
+        let key = || datafusion::logical_expr::ident("k");
+        [
+            key().gt_eq(datafusion::logical_expr::lit(from)),
+            key().lt_eq(datafusion::logical_expr::lit(to)),
+        ]
+    };
+    for (from, to, rows, at_most) in [
+        (7_100, 7_101, 2, 2_048),
+        (4_999, 5_000, 2, 904 + 2_048),
+        (20_000, 20_001, 0, 0),
+    ] {
+        let filters = between(from, to);
+        let plan = scan_where(&state, &shape, &place.root, &metadata, &kept, &filters);
+        let plan = plan.await.unwrap();
+        let context = place.context.task_ctx();
+        let batches = collect(Arc::clone(&plan), context).await.unwrap();
+        let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(found, rows, "{from} to {to}");
+        let mut leaf = plan;
+        loop {
+            let below = leaf.children().first().copied().cloned();
+            match below {
+                Some(below) => leaf = below,
+                None => break,
+            }
+        }
+        let read = leaf.metrics().and_then(|metrics| metrics.output_rows());
+        let read = read.unwrap_or(if at_most == 0 { 0 } else { usize::MAX });
+        assert!((rows..=at_most).contains(&read), "{from} to {to}: {read}");
+    }
+    let all = scan_where(&state, &shape, &place.root, &metadata, &kept, &[]);
+    let all = collect(all.await.unwrap(), place.context.task_ctx()).await;
+    let rows: usize = all.unwrap().iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rows, 10_000);
+}
+
+/// What a file says that others were made into was said before.
+#[test]
+fn files_that_were_condensed_bring_nothing_new() {
+    let late = Late {
+        after_micros: Some(10),
+        ..Late::default()
+    };
+    let shape = shape(&columns_of("v"));
+    let definition = Definition {
+        late,
+        ..shape.definition.clone()
+    };
+    let shape = Shape::new("t", definition, &shape.stored).unwrap();
+    let kept = |paths: &[(&str, Option<i64>)]| Kept {
+        watermark: 30,
+        files: paths
+            .iter()
+            .map(|(path, condensed)| KeptFile {
+                condensed: *condensed,
+                ..file(path)
+            })
+            .collect(),
+    };
+    let base = snapshot(Some(&kept(&[("a", None), ("b", None)])));
+    let new = |commits: &[Kept]| {
+        let mut since = Since::new(&shape, &base).unwrap();
+        for (version, kept) in (1..).zip(commits) {
+            let action = Action::DomainMetadata(line(kept).unwrap());
+            since.take(version, &[action]).unwrap();
+        }
+        let files = since.files().into_iter();
+        files.map(|file| file.path).collect::<Vec<_>>()
+    };
+    // Events that came are new, whether they are still listed or have gone into another file since.
+    let came = kept(&[("a", None), ("b", None), ("c", None)]);
+    assert_eq!(new(std::slice::from_ref(&came)), ["c"]);
+    assert_eq!(new(&[came, kept(&[("ab", Some(20)), ("c", None)])]), ["c"]);
+    // Two files of one condensation are as good as one.
+    let two = kept(&[("ab", Some(20)), ("ab2", Some(15))]);
+    assert_eq!(new(std::slice::from_ref(&two)), [""; 0]);
+    // The next one may have dropped what counts, and so may one that folded what is still replayed.
+    assert_eq!(
+        new(&[two, kept(&[("abc", Some(20))])]),
+        ["ab", "ab2", "abc"]
+    );
+    assert_eq!(new(&[kept(&[("ab", Some(21))])]), ["ab"]);
 }
 
 #[tokio::test]

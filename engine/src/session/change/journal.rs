@@ -46,7 +46,7 @@ pub(super) async fn delete(
     let from = [target.relation()].into_iter().chain(using);
     let query = syntax::select(projection.collect(), from.collect(), predicate)?;
     let rows = planned(target, query).await?;
-    write(target, rows, operation)
+    write(target, rows, operation, false)
 }
 
 /// The rows of UPDATE, where `values` are the new ones of the columns that get any.
@@ -82,14 +82,15 @@ pub(super) async fn update(
         true => moved(target, &shape, rows, "UPDATE").await?,
         false => rows,
     };
-    write(target, rows, "UPDATE")
+    write(target, rows, "UPDATE", moves)
 }
 
-/// What the write of `rows` is: declared columns and riders.
+/// What the write of `rows` is: declared columns and riders. `moves`: they are those of [`moved`].
 pub(super) fn write(
     target: &Target<'_>,
     rows: LogicalPlan,
     operation: &'static str,
+    moves: bool,
 ) -> Result<LogicalPlan> {
     insert::change_rows(
         target.scope,
@@ -97,6 +98,7 @@ pub(super) fn write(
         rows,
         operation,
         JournalMode::Dml,
+        moves,
     )
 }
 
@@ -169,6 +171,8 @@ fn functions(target: &Target<'_>) -> Result<Vec<ScalarUDF>> {
 /// - the end of each key that no row has any more
 /// - of a key that is taken by a row which stays as it is, that row at the same instant: two rows for one key and
 ///   one instant are refused, and what the table says of a key is never taken over by another
+///
+/// Each of them counts on all the others being there, so that the write takes them all or none.
 pub(super) async fn moved(
     target: &Target<'_>,
     shape: &Shape,

@@ -97,7 +97,7 @@ pub(in crate::session) async fn merge(scope: &Arc<Scope>, merge: Merge) -> Resul
             true => journal::moved(&target, &shape, rows, "MERGE").await?,
             false => rows,
         };
-        return journal::write(&target, rows, "MERGE");
+        return journal::write(&target, rows, "MERGE", moves);
     }
     projection.extend(target.places());
     projection.push(syntax::named(

@@ -12,6 +12,7 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::arrow::json::ReaderBuilder;
 use selvedge_udfs::debezium::json;
 
+use super::decimal;
 use super::schema::Hint;
 use crate::error::{Error, Result};
 use crate::shown::sql_name;
@@ -195,11 +196,22 @@ impl Cells {
             self.push_null();
             return Ok(Given::Null);
         };
-        if hint == Some(Hint::Decimal) {
-            return Err(precise("is a decimal in bytes"));
-        }
         match self {
-            Self::Text(texts) => texts.append_value(written(kind, hint, value, reading)?),
+            Self::Text(texts) => match written(kind, hint, value, reading)? {
+                Some(text) => texts.append_value(text),
+                None => {
+                    texts.append_null();
+                    return Ok(Given::Unavailable);
+                }
+            },
+            Self::Bytes(_) | Self::Nested { .. }
+                if matches!(
+                    hint,
+                    Some(Hint::Decimal(_) | Hint::ScaledDecimal | Hint::DecimalParts)
+                ) =>
+            {
+                return Err(precise("is, or holds, a decimal in bytes"));
+            }
             Self::Bytes(bytes) => {
                 let decoded = decoded(value, reading)?;
                 // The marker of a column of bytes is written as bytes too.
@@ -267,8 +279,17 @@ fn unavailable(value: &str, reading: &Reading) -> Result<bool> {
     match value.as_bytes().first() {
         Some(b'"') => is_marker(value),
         Some(b'[') => match json::elements(value).as_deref() {
-            Some([only]) => is_marker(only),
-            _ => Ok(false),
+            Some([only]) if only.starts_with('"') => is_marker(only),
+            // Arrays of whole numbers have one for each byte of the marker.
+            Some(all) => {
+                let bytes = reading.unavailable.as_bytes();
+                let same = |(number, byte): (&&str, &u8)| {
+                    number.parse::<u8>().is_ok_and(|number| number == *byte)
+                };
+                let whole = all.len() == bytes.len() && !bytes.is_empty();
+                Ok(whole && all.iter().zip(bytes).all(same))
+            }
+            None => Ok(false),
         },
         Some(b'{') => match json::members(value).map_err(Error::rejected)?.as_deref() {
             Some([(name, only)]) if *name == reading.unavailable => is_marker(only),
@@ -278,13 +299,19 @@ fn unavailable(value: &str, reading: &Reading) -> Result<bool> {
     }
 }
 
-/// The text of a value that is neither bytes nor nested.
+/// The text of a value that is neither bytes nor nested; None for the marker as bytes.
 fn written<'a>(
     kind: &Kind,
     hint: Option<Hint>,
     value: &'a str,
     reading: &Reading,
-) -> Result<Cow<'a, str>> {
+) -> Result<Option<Cow<'a, str>>> {
+    if let Some((bytes, scale)) = decimal::in_bytes(kind, hint, value)? {
+        if bytes == reading.unavailable.as_bytes() {
+            return Ok(None);
+        }
+        return decimal::spelled(&bytes, scale).map(|text| Some(Cow::Owned(text)));
+    }
     if value.starts_with(['{', '[']) {
         let error = format!("is {}", json::kind(value));
         return Err(match kind {
@@ -301,21 +328,21 @@ fn written<'a>(
             let micros = instant(value, hint, *days, reading)?;
             // A day is told by its number alone only where nothing finer can be in it.
             let whole = *days && micros % MICROS_PER_DAY == 0;
-            spelled(micros, whole, *zoned).map(Cow::Owned)
+            spelled(micros, whole, *zoned).map(|text| Some(Cow::Owned(text)))
         }
         (Kind::Number, Some(text))
             if !number(&text) && STANDARD.decode(text.as_bytes()).is_ok() =>
         {
             Err(precise("is a text, not a number"))
         }
-        (_, Some(text)) => Ok(text),
-        (_, None) => Ok(Cow::Borrowed(value)),
+        (_, Some(text)) => Ok(Some(text)),
+        (_, None) => Ok(Some(Cow::Borrowed(value))),
     }
 }
 
 fn precise(what: &str) -> Error {
     Error::rejected(what.to_owned()).with_hint(
-        "Debezium writes decimals as numbers in text with decimal.handling.mode = string",
+        "decimals in bytes are read where the converter writes schemas, in columns of their own; with decimal.handling.mode = string they are numbers in text",
     )
 }
 

@@ -1,24 +1,23 @@
 //! What each event of a stream does to the rows of the table.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Int64Builder, RecordBatch,
-};
+use datafusion::arrow::array::RecordBatch;
 use selvedge_udfs::debezium::envelope::{Event, Message, Op};
 use selvedge_udfs::debezium::json;
 
-use super::cells::{self, Cells, Given, Kind};
+use super::cells::{self, Given, Kind};
+use super::emptied::Emptied;
+use super::rows::Rows;
 use super::schema::Hints;
-use super::terms::{Terms, When, flawed, record};
+use super::terms::{Key, Terms, When, flawed, record};
+use super::tombstones::Gone;
 use crate::error::{Error, Result};
 use crate::journal::event::set_keep;
 use crate::journal::shape::Shape;
 
 /// What is wrong with the value of a field.
-fn of_field(name: &str) -> impl FnOnce(Error) -> Error + '_ {
+pub(super) fn of_field(name: &str) -> impl FnOnce(Error) -> Error + '_ {
     move |error| {
         let told = format!("field {name} {}", error.message());
         error.reworded(told)
@@ -29,9 +28,13 @@ fn of_field(name: &str) -> impl FnOnce(Error) -> Error + '_ {
 pub(super) struct Changes {
     terms: Arc<Terms>,
     hints: Hints,
+    /// The hints of keys, which have a schema of their own.
+    key_hints: Hints,
     rows: Rows,
-    /// Hashes of the keys whose rows went: a tombstone follows each.
-    gone: HashSet<u64>,
+    /// The events that emptied the table before all others.
+    emptied: Vec<Emptied>,
+    /// The keys whose rows went: a tombstone follows each.
+    gone: Gone,
     /// What the last event was, if there was one.
     last: Option<Op>,
     /// Records that say nothing of a row: markers, messages, tombstones.
@@ -46,12 +49,14 @@ struct Image<'a> {
 }
 
 impl Changes {
-    pub(super) fn new(terms: Arc<Terms>) -> Self {
+    pub(super) fn new(terms: Arc<Terms>, emptied: Vec<Emptied>) -> Self {
         Self {
             rows: Rows::new(&terms),
             terms,
             hints: Hints::default(),
-            gone: HashSet::new(),
+            key_hints: Hints::default(),
+            emptied,
+            gone: Gone::default(),
             last: None,
             skipped: 0,
         }
@@ -62,7 +67,7 @@ impl Changes {
         let terms = Arc::clone(&self.terms);
         let (key, message) = record(line, &terms)?;
         let event = match message {
-            Message::Tombstone => return self.tombstone(key),
+            Message::Tombstone => return self.tombstone(key, position),
             Message::Transaction(..) => {
                 self.skipped += 1;
                 return Ok(());
@@ -75,22 +80,28 @@ impl Changes {
                 return Ok(());
             }
             Op::Truncate => {
+                let mut leading = self.emptied.iter();
+                if leading.any(|emptied| emptied.position == position) {
+                    return Ok(());
+                }
                 return Err(
-                    Error::rejected("the table was emptied (op t) between other changes")
-                        .with_hint(
-                            "load what comes before it, then the event alone, then the rest",
-                        ),
+                    Error::rejected("the table was emptied (op t) behind other changes").with_hint(
+                        "load what comes before it by itself; the next load may begin with it",
+                    ),
                 );
             }
             Op::Create | Op::Read | Op::Update => {
                 self.hints.take(event.schema).map_err(of_record)?;
                 self.upsert(&event, position)?;
+                if let Some(key) = key.filter(|_| event.op != Op::Update) {
+                    self.gone.create(key.text);
+                }
             }
             Op::Delete => {
                 self.hints.take(event.schema).map_err(of_record)?;
-                self.delete(&event, key, position)?;
+                self.delete(&event, key.map(|key| key.text), position)?;
                 if let Some(key) = key {
-                    self.gone.insert(hash(key));
+                    self.gone.delete(key.text);
                 }
             }
         }
@@ -99,16 +110,30 @@ impl Changes {
     }
 
     /// What follows a delete says nothing new. By itself it would say that a row went, and not when.
-    fn tombstone(&mut self, key: Option<&str>) -> Result<()> {
-        let known = match key {
-            Some(key) => self.gone.contains(&hash(key)),
-            None => self.last == Some(Op::Delete),
-        };
-        // The delete may be the last line of the file before.
-        if !known && self.last.is_some() {
-            return Err(Error::rejected(
-                "a tombstone does not follow the delete of its key, so nothing says when the row went",
-            ));
+    fn tombstone(&mut self, key: Option<Key<'_>>, position: i64) -> Result<()> {
+        match key {
+            Some(key) if self.gone.is_deleted(key.text) => {}
+            Some(Key { text, schema }) => {
+                let named = self.key(text)?;
+                let shape = Arc::clone(&self.terms.shape);
+                let only = shape.key_names().next().unwrap_or_default();
+                let taken = self.key_hints.take_key(schema, only);
+                taken.map_err(of_record)?;
+                let keys = shape.keys.iter().zip(shape.key_names());
+                let values = keys.filter_map(|(place, name)| {
+                    let value = named.values.get(*place).copied().flatten()?;
+                    Some((value.to_owned(), self.key_hints.of(name)))
+                });
+                let values = values.collect();
+                self.gone.wait(text, position, values);
+            }
+            // The delete may be the last line of the file before.
+            None if self.last.is_none_or(|last| last == Op::Delete) => {}
+            None => {
+                return Err(Error::rejected(
+                    "a tombstone without a key does not follow the delete of one, so nothing says which row went, and when",
+                ));
+            }
         }
         self.skipped += 1;
         Ok(())
@@ -120,7 +145,9 @@ impl Changes {
             (Op::Update, Some(before)) => Some(self.image(Some(before), "before")?),
             _ => None,
         };
+        self.has_one_clock(&after)?;
         let at = self.instant(&after, event, false)?;
+        self.is_behind_emptied(at)?;
         // The key of a row changed: of the old key nothing is left.
         if let Some(before) = before
             && self.has_keys(&before)
@@ -156,7 +183,45 @@ impl Changes {
             }
         }
         let at = self.instant(&image, event, true)?;
+        self.is_behind_emptied(at)?;
         self.ended(&image, at, position)
+    }
+
+    /// Whether the row has an instant of its own where that of the event goes.
+    fn has_one_clock(&self, after: &Image<'_>) -> Result<()> {
+        let terms = &self.terms;
+        let Some(sequence) = terms.shape.sequence.filter(|_| terms.when == When::Event) else {
+            return Ok(());
+        };
+        let own = after.values.get(sequence).copied().flatten();
+        if own.and_then(json::present).is_none() {
+            return Ok(());
+        }
+        let name = terms.name(sequence);
+        Err(Error::rejected(format!(
+            "the row has its own {name}, by which table {} orders its changes, and the event says when it was made: these are two clocks",
+            terms.shape.table
+        ))
+        .with_hint(format!(
+            "OPTIONS (sequence = 'event') orders by when the database made the change, and {name} holds that; (sequence = '{name}') takes what rows say, and the event's instant for deletes"
+        )))
+    }
+
+    /// Which rows went when the table was emptied is known of those that are stored, not of others in the load.
+    fn is_behind_emptied(&self, at: Option<i64>) -> Result<()> {
+        let emptied = self.emptied.iter().filter_map(|emptied| emptied.at).max();
+        match (at, emptied) {
+            (Some(at), Some(emptied)) if at < emptied => Err(Error::rejected(
+                "the change is older than the event that emptied the table (op t), and comes behind it",
+            )
+            .with_hint(match &self.terms.when {
+                When::Field(name) => format!(
+                    "rows are dated by their {name}, and that event by its own clock: OPTIONS (sequence = 'event') dates all changes by the clock of events"
+                ),
+                When::Event | When::Stamp(_) => "load what is older before it".to_owned(),
+            })),
+            _ => Ok(()),
+        }
     }
 
     fn empty<'a>(&self) -> Image<'a> {
@@ -218,25 +283,15 @@ impl Changes {
 
     /// The instant that an image gives, where the statement wants it.
     fn told(&self, image: &Image<'_>) -> Result<Option<i64>> {
-        let Some(sequence) = self.terms.shape.sequence else {
+        let terms = &self.terms;
+        let When::Field(name) = &terms.when else {
             return Ok(None);
         };
-        let terms = &self.terms;
-        let (name, value) = match &terms.when {
-            When::Event(_) => return Ok(None),
-            When::Row => (
-                terms.name(sequence),
-                image.values.get(sequence).copied().flatten(),
-            ),
-            When::Field(name) => {
-                let column = terms
-                    .places
-                    .get(name)
-                    .and_then(|place| image.values.get(*place));
-                (name.as_str(), image.when.or(column.copied().flatten()))
-            }
-        };
-        let Some(value) = value else {
+        let column = terms
+            .places
+            .get(name)
+            .and_then(|place| image.values.get(*place));
+        let Some(value) = image.when.or(column.copied().flatten()) else {
             return Ok(None);
         };
         let hint = self.hints.of(name);
@@ -258,23 +313,13 @@ impl Changes {
         if self.terms.shape.sequence.is_none() {
             return Ok(None);
         }
-        if let When::Event(stamp) = self.terms.when {
-            return stamp.of(&event.times).map(Some);
-        }
-        let best = || {
-            event.times.best().ok_or_else(|| {
-                Error::rejected("the change does not say when it was made")
-                    .with_hint("neither source.ts_ms nor ts_ms is there")
-            })
-        };
+        // The image of a delete is the row as it was, so its instant is that of the change before.
         match (ends, self.told(image)?) {
             (false, Some(instant)) => Ok(Some(instant)),
-            (false, None) => best().map(Some),
-            // The image of a delete is the row as it was, so its sequence is that of the change before.
-            (true, told) => {
-                let after = told.map(|instant| instant.saturating_add(1));
-                let best = best()?;
-                Ok(Some(after.map_or(best, |after| best.max(after))))
+            (false, None) | (true, None) => self.terms.instant(&event.times),
+            (true, Some(before)) => {
+                let made = self.terms.instant(&event.times)?;
+                Ok(made.map(|made| made.max(before.saturating_add(1))))
             }
         }
     }
@@ -359,6 +404,11 @@ impl Changes {
         Ok(())
     }
 
+    /// The keys that went, of which nobody else needs to hear here.
+    pub(super) fn gone(&mut self) -> Gone {
+        std::mem::take(&mut self.gone)
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.rows.count
     }
@@ -389,53 +439,11 @@ fn missing(shape: &Shape, name: &str, key: bool) -> Error {
 }
 
 /// An instant as the sequence column takes it.
-fn spelled(kind: &Kind, at: Option<i64>) -> Result<String> {
+pub(super) fn spelled(kind: &Kind, at: Option<i64>) -> Result<String> {
     let at = at.ok_or_else(|| Error::internal("a change without its instant"))?;
     match kind {
         Kind::Time { days, zoned } => cells::spelled(at, *days, *zoned),
         _ => Err(Error::internal("a sequence that is no point in time")),
-    }
-}
-
-fn hash(key: &str) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(key)
-}
-
-/// Rows while they are made.
-struct Rows {
-    cells: Vec<Cells>,
-    delete: BooleanBuilder,
-    keep: BinaryBuilder,
-    position: Int64Builder,
-    count: usize,
-}
-
-impl Rows {
-    fn new(terms: &Terms) -> Self {
-        Self {
-            cells: terms.kinds.iter().map(Cells::new).collect(),
-            delete: BooleanBuilder::new(),
-            keep: BinaryBuilder::new(),
-            position: Int64Builder::new(),
-            count: 0,
-        }
-    }
-
-    fn end(&mut self, delete: bool, keep: Option<&[u8]>, position: i64) {
-        self.delete.append_value(delete);
-        self.keep.append_option(keep);
-        self.position.append_value(position);
-        self.count += 1;
-    }
-
-    fn finish(mut self, terms: &Terms) -> Result<RecordBatch> {
-        let columns = self.cells.into_iter().map(Cells::finish);
-        let mut columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
-        columns.push(Arc::new(self.delete.finish()));
-        columns.push(Arc::new(self.keep.finish()));
-        columns.push(Arc::new(self.position.finish()));
-        RecordBatch::try_new(Arc::clone(&terms.schema), columns)
-            .map_err(|error| Error::internal("rows of changes").with_source(error))
     }
 }
 

@@ -19,17 +19,30 @@ pub(super) const POSITION: &str = "__selvedge_position";
 /// When a change was true.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum When {
-    /// As the sequence column of the row says, else as the event does.
-    Row,
+    /// As the event says, and its row says nothing else.
+    Event,
+    /// As the event says here, whatever its row says.
+    Stamp(Stamp),
     /// As this field of the row says, else as the event does.
     Field(String),
-    /// As the event says, here.
-    Event(Stamp),
+}
+
+impl When {
+    /// The instant of an event that counts; None where a field does.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::Event => Some(Stamp::Change),
+            Self::Stamp(stamp) => Some(*stamp),
+            Self::Field(_) => None,
+        }
+    }
 }
 
 /// An instant that every event has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stamp {
+    /// When the database made the change, as finely as is told; of the connector where nothing is.
+    Change,
     SourceMillis,
     SourceMicros,
     SeenMillis,
@@ -37,7 +50,8 @@ pub(super) enum Stamp {
 }
 
 impl Stamp {
-    pub(super) const ALL: [(&'static str, Self); 4] = [
+    pub(super) const ALL: [(&'static str, Self); 5] = [
+        ("event", Self::Change),
         ("source.ts_ms", Self::SourceMillis),
         ("source.ts_us", Self::SourceMicros),
         ("ts_ms", Self::SeenMillis),
@@ -46,12 +60,17 @@ impl Stamp {
 
     pub(super) fn of(self, times: &Times) -> Result<i64> {
         let instant = match self {
+            Self::Change => times.best(),
             Self::SourceMillis => times.source_ms,
             Self::SourceMicros => times.source_us,
             Self::SeenMillis => times.seen_ms,
             Self::SeenMicros => times.seen_us,
         };
         instant.ok_or_else(|| {
+            if self == Self::Change {
+                return Error::rejected("the change does not say when it was made")
+                    .with_hint("neither source.ts_ms nor ts_ms is there");
+            }
             let name = Self::ALL.iter().find(|(_, stamp)| *stamp == self);
             let name = name.map_or("instant", |(name, _)| *name);
             Error::rejected(format!("the change has no {name}"))
@@ -139,13 +158,34 @@ impl Terms {
         })
     }
 
+    /// The instant of an event that no field of a row may tell; None where the table keeps no sequence.
+    pub(super) fn instant(&self, times: &Times) -> Result<Option<i64>> {
+        match self.shape.sequence {
+            Some(_) => self
+                .when
+                .stamp()
+                .unwrap_or(Stamp::Change)
+                .of(times)
+                .map(Some),
+            None => Ok(None),
+        }
+    }
+
     pub(super) fn is_days(&self, place: usize) -> bool {
         matches!(self.kinds.get(place), Some(Kind::Time { days: true, .. }))
     }
 }
 
+/// The key of a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key<'a> {
+    pub text: &'a str,
+    /// Its schema, where the converter writes it.
+    pub schema: Option<&'a str>,
+}
+
 /// A record of a line: its key, if the line has one, and what its value says.
-pub(super) fn record<'a>(line: &'a str, terms: &Terms) -> Result<(Option<&'a str>, Message<'a>)> {
+pub(super) fn record<'a>(line: &'a str, terms: &Terms) -> Result<(Option<Key<'a>>, Message<'a>)> {
     json::check(line).map_err(flawed)?;
     let members = json::members(line).map_err(flawed)?;
     let is_pair = members.iter().flatten().any(|(name, _)| name == "value");
@@ -169,7 +209,10 @@ pub(super) fn record<'a>(line: &'a str, terms: &Terms) -> Result<(Option<&'a str
         }
     }
     let key = match key {
-        Some(key) => json::present(envelope::unwrapped(key).map_err(flawed)?.0),
+        Some(key) => {
+            let (text, schema) = envelope::unwrapped(key).map_err(flawed)?;
+            json::present(text).map(|text| Key { text, schema })
+        }
         None => None,
     };
     let message = envelope::parse(value.unwrap_or("null")).map_err(flawed)?;

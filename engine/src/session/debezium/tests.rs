@@ -1,9 +1,13 @@
-use datafusion::arrow::array::AsArray;
+use datafusion::arrow::array::{Array, AsArray, Int64Array};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::change::tests::{shape, terms as terms_of};
 use super::lines::tests::file;
+use super::terms::POSITION;
 use super::*;
+use crate::journal::event::{DELETE, KEEP, keeps};
 
 fn row(op: &str, id: i64, city: &str, second: i64) -> String {
     let image = format!(
@@ -20,7 +24,8 @@ fn row(op: &str, id: i64, city: &str, second: i64) -> String {
 }
 
 fn with_sequence() -> Arc<Terms> {
-    terms_of(shape(Some("updated_at"), false), When::Row)
+    let field = When::Field("updated_at".into());
+    terms_of(shape(Some("updated_at"), false), field)
 }
 
 async fn files_of(contents: &[Vec<String>]) -> Vec<Listed> {
@@ -31,14 +36,36 @@ async fn files_of(contents: &[Vec<String>]) -> Vec<Listed> {
     files
 }
 
-/// What reaches the journal, sorted: key, city, sequence, whether it ends.
+/// Current rows with these keys.
+fn current(keys: &[i64]) -> Arc<dyn TableProvider> {
+    let schema = Arc::new(Schema::new(vec![Field::new(
+        "client_id",
+        DataType::Int64,
+        false,
+    )]));
+    let keys = Arc::new(Int64Array::from(keys.to_vec()));
+    let rows = RecordBatch::try_new(Arc::clone(&schema), vec![keys]).unwrap();
+    Arc::new(MemTable::try_new(schema, vec![vec![rows]]).unwrap())
+}
+
+/// What reaches the journal, sorted: key, city, sequence, whether it ends, and the columns that keep their value.
 async fn written(contents: &[Vec<String>], terms: &Arc<Terms>) -> Result<Vec<String>> {
-    let plan = changes(files_of(contents).await, terms)?;
+    written_over(contents, terms, &[]).await
+}
+
+/// The same where the table holds rows with these keys.
+async fn written_over(
+    contents: &[Vec<String>],
+    terms: &Arc<Terms>,
+    keys: &[i64],
+) -> Result<Vec<String>> {
     // Several batches of a file, several partitions.
     let config = SessionConfig::new()
         .with_batch_size(2)
         .with_target_partitions(3);
     let context = SessionContext::new_with_config(config);
+    let files = files_of(contents).await;
+    let plan = changes(&context.state(), files, terms, &current(keys)).await?;
     let batches = context.execute_logical_plan(plan).await?.collect().await?;
     let mut rows = Vec::new();
     for batch in &batches {
@@ -48,11 +75,20 @@ async fn written(contents: &[Vec<String>], terms: &Arc<Terms>) -> Result<Vec<Str
             column.value(row).replace("1970-01-01T00:00:", "")
         };
         let ends = batch.column_by_name(DELETE).unwrap().as_boolean();
+        let keep = batch.column_by_name(KEEP).unwrap().as_binary::<i32>();
         for row in 0..batch.num_rows() {
             let (id, city) = (text("client_id", row), text("city", row));
             let at = text("updated_at", row);
             let ends = if ends.value(row) { " ends" } else { "" };
-            rows.push(format!("{id} {city} {at}{ends}"));
+            let kept = match keep.is_valid(row) {
+                true => {
+                    let columns = 0..terms.kinds.len();
+                    let kept = columns.filter(|column| keeps(Some(keep.value(row)), *column));
+                    format!(" {:?}", kept.collect::<Vec<_>>())
+                }
+                false => String::new(),
+            };
+            rows.push(format!("{id} {city} {at}{ends}{kept}"));
         }
     }
     rows.sort();
@@ -85,7 +121,7 @@ async fn of_several_changes_at_one_instant_the_last_line_is_true() {
 
 #[tokio::test]
 async fn without_a_sequence_a_key_changes_once() {
-    let plain = terms_of(shape(None, false), When::Row);
+    let plain = terms_of(shape(None, false), When::Event);
     let once = vec![row("c", 1, "Rome", 1), row("d", 2, "Oslo", 1)];
     let found = written(&[once], &plain).await.unwrap();
     assert_eq!(found, ["1 Rome 01Z", "2   ends"]);
@@ -106,32 +142,108 @@ async fn an_error_names_its_line() {
     assert!(error.message().contains(told), "{error}");
 }
 
+/// The value of a column stays what an earlier change of the same instant made it.
 #[tokio::test]
-async fn an_emptied_table_stands_alone() {
-    let emptied_at = |contents: Vec<Vec<String>>| async move {
-        emptied(&files_of(&contents).await, &with_sequence()).await
+async fn changes_of_one_instant_add_up() {
+    let terms = terms_of(shape(Some("updated_at"), false), When::Event);
+    let change = |op: &str, id: i64, city: &str, note: &str| {
+        format!(
+            r#"{{"op": "{op}", "after": {{"client_id": {id}, "city": {city}, "note": {note}}}, "ts_ms": 5000}}"#
+        )
     };
+    let unsaid = r#""__debezium_unavailable_value""#;
+    let delete = |id: i64| {
+        format!(r#"{{"op": "d", "before": {{"client_id": {id}}}, "after": null, "ts_ms": 5000}}"#)
+    };
+    let lines = vec![
+        // The city is of the first; of the note, whose NULLs say nothing, nothing is known.
+        change("u", 1, r#""Rome""#, "null"),
+        change("u", 1, unsaid, "null"),
+        // Nothing is said of the city at all.
+        change("u", 2, unsaid, r#""n""#),
+        change("u", 2, unsaid, "null"),
+        // Behind its end a row keeps nothing of what it was.
+        delete(3),
+        change("c", 3, r#""Oslo""#, "null"),
+        change("c", 4, r#""Kiel""#, "null"),
+        delete(4),
+        change("u", 5, r#""Pisa""#, "null"),
+    ];
+    let expected = [
+        "1 Rome 05.000000 [2]",
+        "2  05.000000 [1]",
+        "3 Oslo 05.000000 []",
+        "4  05.000000 ends",
+        "5 Pisa 05.000000",
+    ];
+    assert_eq!(written(&[lines], &terms).await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_load_may_begin_with_an_emptied_table() {
+    let terms = terms_of(shape(Some("updated_at"), false), When::Event);
     let begin = r#"{"status": "BEGIN", "id": "1", "ts_ms": 1}"#.to_owned();
-    let truncate = r#"{"op": "t", "ts_ms": 5}"#.to_owned();
-    let alone = vec![vec![begin.clone()], vec![truncate.clone()]];
-    assert_eq!(emptied_at(alone).await.unwrap(), Some(5_000));
-    let other = vec![vec![row("c", 1, "Rome", 1)]];
-    assert_eq!(emptied_at(other).await.unwrap(), None);
-    assert_eq!(emptied_at(vec![vec![begin]]).await.unwrap(), None);
-    for beside in [row("c", 1, "Rome", 1), truncate.clone()] {
-        let error = emptied_at(vec![vec![truncate.clone(), beside]]).await;
-        let error = error.unwrap_err();
-        let told = "/changes.json, line 2: the table was emptied (op t), and other changes";
-        assert!(error.message().starts_with(told), "{error}");
+    let truncate = |second: i64| format!(r#"{{"op": "t", "ts_ms": {}}}"#, second * 1_000);
+    let create = |id: i64, second: i64| {
+        format!(
+            r#"{{"op": "c", "after": {{"client_id": {id}, "city": "Rome", "note": null}}, "ts_ms": {}}}"#,
+            second * 1_000
+        )
+    };
+    let load = |contents: Vec<Vec<String>>| {
+        let terms = Arc::clone(&terms);
+        async move { written_over(&contents, &terms, &[1, 2]).await }
+    };
+    let alone = vec![vec![begin], vec![truncate(5)]];
+    let ended = ["1  05.000000 ends", "2  05.000000 ends"];
+    assert_eq!(load(alone).await.unwrap(), ended);
+    // Of a row that came in the same transaction the last event is true, as of any other.
+    let refilled = vec![vec![truncate(5), create(2, 5), create(3, 6)]];
+    let found = load(refilled).await.unwrap();
+    let expected = [
+        "1  05.000000 ends",
+        "2 Rome 05.000000 []",
+        "3 Rome 06.000000",
+    ];
+    assert_eq!(found, expected);
+    let twice = vec![vec![truncate(4)], vec![truncate(5)]];
+    assert_eq!(load(twice).await.unwrap().len(), 4);
+    let error = load(vec![vec![create(3, 4), truncate(5)]])
+        .await
+        .unwrap_err();
+    let told = "/changes.json, line 2: the table was emptied (op t) behind other changes";
+    assert!(error.message().starts_with(told), "{error}");
+}
+
+/// The delete of a tombstone may lie anywhere, as long as the table does not hold its key.
+#[tokio::test]
+async fn a_tombstone_may_lie_elsewhere() {
+    let terms = with_sequence();
+    let tombstone = |id: i64| format!(r#"{{"key": {{"client_id": {id}}}, "value": null}}"#);
+    let pair = |op: &str, id: i64| {
+        let value = row(op, id, "Rome", 5);
+        format!(r#"{{"key": {{"client_id": {id}}}, "value": {value}}}"#)
+    };
+    for (files, rows) in [
+        (vec![vec![pair("d", 1)], vec![tombstone(1)]], 1),
+        // Files of several partitions come in any order.
+        (vec![vec![tombstone(1)], vec![pair("d", 1)]], 1),
+        // The delete was loaded before.
+        (vec![vec![pair("c", 3), tombstone(2)]], 1),
+        // A stream that is sent again begins somewhere.
+        (vec![vec![tombstone(1), pair("c", 1)]], 1),
+    ] {
+        let found = written_over(&files, &terms, &[1]).await;
+        assert_eq!(found.unwrap().len(), rows, "{files:?}");
     }
-    // Behind other changes it is met when they are read.
-    let behind = vec![vec![row("c", 1, "Rome", 1), truncate]];
-    assert_eq!(emptied_at(behind.clone()).await.unwrap(), None);
-    let error = written(&behind, &with_sequence()).await.unwrap_err();
-    assert!(
-        error.message().contains("line 2: the table was emptied"),
-        "{error}"
-    );
+    for files in [
+        vec![vec![pair("c", 3)], vec![pair("c", 4), tombstone(1)]],
+        vec![vec![pair("c", 3)], vec![pair("u", 1), tombstone(1)]],
+    ] {
+        let error = written_over(&files, &terms, &[1]).await.unwrap_err();
+        let told = "/changes.json, line 2: a tombstone follows no delete, and table s.t holds the key client_id = 1";
+        assert!(error.message().contains(told), "{error}");
+    }
 }
 
 #[test]
@@ -141,8 +253,8 @@ fn options_are_known_or_refused() {
         with_options(shape(Some("updated_at"), false), &options)
     };
     let when = |value| read("sequence", value).unwrap().when;
-    assert_eq!(when("ts_ms"), When::Event(Stamp::SeenMillis));
-    assert_eq!(when("source.ts_us"), When::Event(Stamp::SourceMicros));
+    assert_eq!(when("ts_ms"), When::Stamp(Stamp::SeenMillis));
+    assert_eq!(when("source.ts_us"), When::Stamp(Stamp::SourceMicros));
     assert_eq!(when("moved_at"), When::Field("moved_at".into()));
     assert_eq!(read("key_field", "k").unwrap().key_field, "k");
     let reading = read("timestamp_unit", "us").unwrap().reading;
@@ -165,14 +277,4 @@ fn options_are_known_or_refused() {
     let options = [("sequence".to_owned(), "ts_ms".to_owned())];
     let error = with_options(shape(None, false), &options).unwrap_err();
     assert!(error.message().contains("has no SEQUENCE BY"), "{error}");
-}
-
-#[test]
-fn the_instant_of_an_emptied_table_has_the_type_of_its_sequence() {
-    let day = sequence_of(&DataType::Date32, -1).unwrap();
-    assert_eq!(day, ScalarValue::Date32(Some(-1)));
-    let local = DataType::Timestamp(TimeUnit::Microsecond, None);
-    let instant = sequence_of(&local, 7).unwrap();
-    assert_eq!(instant, ScalarValue::TimestampMicrosecond(Some(7), None));
-    assert!(sequence_of(&DataType::Int64, 7).is_err());
 }

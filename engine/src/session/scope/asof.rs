@@ -3,11 +3,12 @@
 //! ```text
 //! f JOIN t FOR VALID_TIME AS OF f.ts ON f.k = t.k
 //!   -> Join(f, AsOfRow, f.k = t.k AND marker('t', f.ts))                     as the planner sees it
-//!   -> Join(f, intervals of t, f.k = t.k AND from <= f.ts AND f.ts < to)     as it runs
+//!   -> Join(f, intervals of t, f.k = t.k AND holds(from, to, f.ts, t.k))     as the optimizer sees it
 //! ```
 //!
 //! So it is an equality join of whole tables with one more condition, and no row is looked up by itself. Intervals of
-//! a key never overlap, so no row of the other side is found twice.
+//! a key never overlap, so no row of the other side is found twice where the equalities name all keys; how such a join
+//! runs is told in `crate::asof`.
 
 use std::sync::Arc;
 
@@ -22,12 +23,12 @@ use datafusion::logical_expr::{
     ScalarUDF, ScalarUDFImpl, Signature, TableScan, Volatility,
 };
 
+use crate::asof;
 use crate::error::{Error, Result};
-use crate::journal::definition::FAR_FUTURE_MICROS;
 use crate::journal::event::{FROM, TO};
 use crate::shown::sql_name;
 use crate::sql::AS_OF_ROW;
-use crate::table::journal::{self, AsOfRow};
+use crate::table::journal::AsOfRow;
 use crate::table::versioned::VersionedTable;
 
 /// The function by which a condition says the instant. It is gone before anything runs.
@@ -125,17 +126,24 @@ fn instant(at: &Expr, schema: &DFSchema) -> DfResult<Expr> {
 /// A journal with all its intervals, where the state at an instant of each row stood.
 struct Widened {
     plan: LogicalPlan,
+    /// All keys of the journal, as the plan names them; none of them where it does not have them all, for then nothing
+    /// is known of overlaps.
+    keys: Vec<Column>,
     from: Column,
     to: Column,
     far_future: bool,
 }
 
 impl Widened {
-    /// The same below another node. The two columns of the interval stay the last ones.
-    fn below(self, plan: LogicalPlan) -> DfResult<Self> {
+    /// The same below another node, which has columns of this one at `places`: of the keys, where it has them all. The
+    /// two columns of the interval stay the last ones.
+    fn below(self, plan: LogicalPlan, places: Option<Vec<usize>>) -> DfResult<Self> {
         let columns = plan.schema().columns();
+        let keys = places.into_iter().flatten();
+        let keys: Option<Vec<Column>> = keys.map(|place| columns.get(place).cloned()).collect();
         match columns.as_slice() {
             [.., from, to] => Ok(Self {
+                keys: keys.unwrap_or_default(),
                 from: from.clone(),
                 to: to.clone(),
                 plan,
@@ -145,16 +153,16 @@ impl Widened {
         }
     }
 
+    /// Where `find` says that the keys are, if it finds all of them.
+    fn places(&self, find: impl Fn(&Column) -> Option<usize>) -> Option<Vec<usize>> {
+        self.keys.iter().map(find).collect()
+    }
+
     /// Whether the interval holds an instant.
     fn holds(&self, at: Expr) -> Expr {
-        let from = Expr::Column(self.from.clone());
-        let to = || Expr::Column(self.to.clone());
-        let lasts = to().is_null().or(to().gt(at.clone()));
-        let lasts = match self.far_future {
-            true => lasts.or(to().gt_eq(journal::instant(FAR_FUTURE_MICROS))),
-            false => lasts,
-        };
-        from.lt_eq(at).and(lasts)
+        let interval = [&self.from, &self.to].map(|column| Expr::Column(column.clone()));
+        let keys = self.keys.iter().cloned().map(Expr::Column);
+        asof::holds(self.far_future, interval, at, keys)
     }
 }
 
@@ -172,20 +180,29 @@ fn widened(plan: &LogicalPlan, name: &str) -> DfResult<Option<Widened>> {
             let Some(inner) = widened(&alias.input, name)? else {
                 return Ok(None);
             };
+            let places = inner.places(|key| inner.plan.schema().index_of_column(key).ok());
             let plan = LogicalPlanBuilder::from(inner.plan.clone());
             let plan = plan.alias(alias.alias.clone())?.build()?;
-            inner.below(plan).map(Some)
+            inner.below(plan, places).map(Some)
         }
         // Columns that the query gives other names.
         LogicalPlan::Projection(projection) => {
             let Some(inner) = widened(&projection.input, name)? else {
                 return Ok(None);
             };
+            let place = |column: &Column| inner.plan.schema().index_of_column(column).ok();
+            let places = inner.places(|key| {
+                let is_key = |column: &Expr| match column.clone().unalias() {
+                    Expr::Column(column) => place(&column) == place(key),
+                    _ => false,
+                };
+                projection.expr.iter().position(is_key)
+            });
             let interval = [inner.from.clone(), inner.to.clone()].map(Expr::Column);
             let columns: Vec<Expr> = projection.expr.iter().cloned().chain(interval).collect();
             let plan = LogicalPlanBuilder::from(inner.plan.clone());
             let plan = plan.project(columns)?.build()?;
-            inner.below(plan).map(Some)
+            inner.below(plan, places).map(Some)
         }
         _ => Ok(None),
     }
@@ -210,8 +227,11 @@ fn intervals(scan: &TableScan, table: &AsOfRow) -> DfResult<Widened> {
         Column::new(Some(name.clone()), FROM),
         Column::new(Some(name.clone()), TO),
     );
+    let keys = table.shape.key_names();
+    let keys = keys.map(|key| Column::new(Some(name.clone()), key));
     Ok(Widened {
         plan,
+        keys: keys.collect(),
         from,
         to,
         far_future: table.shape.far_future(),

@@ -40,6 +40,7 @@ use crate::journal::definition;
 use crate::journal::shape::Shape;
 use crate::progress::Observer;
 use crate::session::dependents::Object;
+use crate::session::prepared::parameters::Parameters;
 use crate::session::zone::{self, Zone};
 use crate::session::{functions, stack};
 use crate::sql;
@@ -71,6 +72,7 @@ pub(in crate::session) struct Scope {
     snapshots: Arc<Mutex<Pins>>,
     /// Views and functions being planned, outermost first: one that leads back to itself is refused.
     pub path: Vec<Object>,
+    pub parameters: Parameters,
 }
 
 /// The terms under which a scope is made.
@@ -99,6 +101,7 @@ impl Scope {
             resolved: Mutex::new(HashMap::new()),
             snapshots: Arc::default(),
             path: Vec::new(),
+            parameters: Parameters::None,
         }))
     }
 
@@ -329,6 +332,7 @@ impl Scope {
             Arc::new(JournalTarget {
                 shape,
                 mode: JournalMode::Changes,
+                moves: false,
                 instant: Shape::instant(self.batch_id, Some(base)),
                 max_delete_fraction: definition::max_delete_fraction(&base.metadata.configuration),
             })

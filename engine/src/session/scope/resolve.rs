@@ -15,6 +15,7 @@ use crate::catalog::entry::{Catalog, Relation, TableEntry, ViewEntry};
 use crate::error::{Error, Result};
 use crate::journal::shape::Shape;
 use crate::session::dependents::Object;
+use crate::session::prepared::parameters::Parameters;
 use crate::session::{files, rename};
 use crate::sql;
 use crate::table::handle::Table;
@@ -135,6 +136,8 @@ impl Scope {
             resolved: Mutex::new(self.resolved.lock().clone()),
             snapshots: Arc::clone(&self.snapshots),
             path: self.path.iter().cloned().chain([object]).collect(),
+            // What is kept has none.
+            parameters: Parameters::None,
         })
     }
 
@@ -155,6 +158,25 @@ impl Scope {
             resolved: Mutex::new(HashMap::new()),
             snapshots: Arc::clone(&self.snapshots),
             path: Vec::new(),
+            parameters: Parameters::None,
+        })
+    }
+
+    /// The same view of the lake, for a plan of a statement with these parameters.
+    pub(in crate::session) fn with(&self, parameters: Parameters) -> Arc<Self> {
+        Arc::new(Self {
+            engine: Arc::clone(&self.engine),
+            pinned: self.pinned.clone(),
+            state: self.state.clone(),
+            batch_id: self.batch_id,
+            user: self.user.clone(),
+            external_files: self.external_files,
+            observer: self.observer.clone(),
+            registered: self.registered.clone(),
+            resolved: Mutex::new(self.resolved.lock().clone()),
+            snapshots: Arc::clone(&self.snapshots),
+            path: self.path.clone(),
+            parameters,
         })
     }
 

@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::catalog::TableProvider;
 use datafusion::sql::sqlparser::ast;
 
@@ -12,6 +15,7 @@ use crate::catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::shape::Shape;
 use crate::session::journal::history;
+use crate::session::prepared::parameters::{self, PARAMETERS, Parameters};
 use crate::session::zone;
 use crate::sql::{self, At, Changes, Reading, Valid, ValidTime};
 use crate::table::changes;
@@ -20,6 +24,9 @@ use crate::table::journal::{self, AsOfRow, Period};
 use crate::table::meta::{Beside, MetadataTable};
 use crate::table::snapshot::Snapshot;
 use crate::table::versioned::VersionedTable;
+
+/// Stands for an instant of valid time that is not known yet, in a plan that never runs.
+const UNKNOWN: i64 = 0;
 
 /// One version of a journal, with all its intervals.
 pub(in crate::session) struct Journal {
@@ -70,7 +77,7 @@ impl Scope {
         let full = &found.shape.table;
         let period = match time {
             ValidTime::All => Period::All,
-            ValidTime::AsOf(at) => Period::AsOf(self.instant(full, *at).await?),
+            ValidTime::AsOf(at) => Period::AsOf(self.valid_instant(full, *at).await?),
             ValidTime::FromTo(a, b) => {
                 let (a, b) = self.bounds(full, *a, *b).await?;
                 Period::FromTo(a, b)
@@ -94,14 +101,22 @@ impl Scope {
         journal::view(found.raw, &found.shape, period)
     }
 
-    /// Two instants that a clause names.
+    /// Two instants of valid time that a clause names.
     pub(in crate::session) async fn bounds(
         self: &Arc<Self>,
         table: &str,
         a: ast::Expr,
         b: ast::Expr,
     ) -> Result<(i64, i64)> {
-        Ok((self.instant(table, a).await?, self.instant(table, b).await?))
+        let waits = matches!(self.parameters, Parameters::Awaited(_))
+            && (sql::holds_parameter(&a) || sql::holds_parameter(&b));
+        let a = self.valid_instant(table, a).await?;
+        let b = self.valid_instant(table, b).await?;
+        // A period of which half is known would look as if it ended before it began.
+        Ok(match waits {
+            true => (UNKNOWN, UNKNOWN),
+            false => (a, b),
+        })
     }
 
     /// A journal with all its intervals, at a version or as the statement sees it. `what` needs one.
@@ -221,21 +236,55 @@ impl Scope {
         Ok((schema, name))
     }
 
+    /// An instant of valid time. It only chooses among rows, whose columns are known without it, so that it may have
+    /// parameters.
+    async fn valid_instant(self: &Arc<Self>, table: &str, mut expr: ast::Expr) -> Result<i64> {
+        if !sql::holds_parameter(&expr) {
+            return self.instant(table, expr).await;
+        }
+        let text = expr.to_string();
+        match &self.parameters {
+            Parameters::Awaited(instants) => {
+                instants.lock().note(&expr);
+                Ok(UNKNOWN)
+            }
+            Parameters::Given(given) => {
+                let values = parameters::table_of(std::slice::from_ref(given))?;
+                self.bind(PARAMETERS, values);
+                parameters::as_columns(&mut expr);
+                let query = format!("SELECT {expr} FROM {}", sql::quoted(PARAMETERS));
+                self.point_in_time(table, &text, &query).await
+            }
+            Parameters::None => Err(Error::invalid(format!(
+                "table {table}: the timestamp {text} is a parameter, and has no value"
+            ))
+            .with_hint("PREPARE the statement, and EXECUTE it with values")),
+        }
+    }
+
     /// The value of a timestamp clause, which may be any constant expression, in microseconds since the epoch.
     pub(in crate::session) async fn instant(
         self: &Arc<Self>,
         table: &str,
         expr: ast::Expr,
     ) -> Result<i64> {
-        use datafusion::arrow::datatypes::{DataType, TimeUnit};
         let text = expr.to_string();
+        if sql::holds_parameter(&expr) {
+            // The version decides the columns, which a statement has before its parameters have values.
+            return Err(Error::invalid(format!(
+                "table {table}: the timestamp {text} cannot be a parameter"
+            ))
+            .with_hint("write the instant itself"));
+        }
+        let query = format!("SELECT {text}");
+        self.point_in_time(table, &text, &query).await
+    }
+
+    /// The one value of a query, as a point in time. `text` is how the statement says it.
+    async fn point_in_time(self: &Arc<Self>, table: &str, text: &str, query: &str) -> Result<i64> {
         let wrong =
             |why: &str| Error::invalid(format!("table {table}: the timestamp {text} {why}"));
-        let query = sql::parse(&format!("SELECT {text}"))?;
-        if sql::parameter_count(&query) > 0 {
-            // The version decides the columns, which a statement has before its parameters have values.
-            return Err(wrong("cannot be a parameter").with_hint("write the instant itself"));
-        }
+        let query = sql::parse(query)?;
         let sql::Statement::Query(query) = query else {
             return Err(wrong("is not an expression"));
         };
@@ -248,18 +297,14 @@ impl Scope {
             .first()
             .filter(|batch| batch.num_rows() == 1 && batch.num_columns() == 1)
             .ok_or_else(|| wrong("is not one value"))?;
-        let value = value.column(0);
+        let value = local(value.column(0), wrong)?;
         let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
         let value = match (value.data_type(), self.zone()?) {
             // A number is no point in time, though Arrow would make one of it.
-            (DataType::Null | DataType::Timestamp(_, Some(_)), _) => Ok(Arc::clone(value)),
+            (DataType::Null | DataType::Timestamp(_, Some(_)), _) => Ok(Arc::clone(&value)),
             (other, _) if !zone::zoneless(other) => return Err(wrong("is not a point in time")),
-            (_, None) => Ok(Arc::clone(value)),
-            (_, Some(zone)) => zone.instants(value, TimeUnit::Microsecond),
-        };
-        let safe = datafusion::arrow::compute::CastOptions {
-            safe: false,
-            ..Default::default()
+            (_, None) => Ok(Arc::clone(&value)),
+            (_, Some(zone)) => zone.instants(&value, TimeUnit::Microsecond),
         };
         let value = value.map_err(|error| {
             let told = wrong(&format!("is not a point in time: {}", error.message()));
@@ -268,12 +313,35 @@ impl Scope {
                 None => told,
             }
         })?;
-        let cast = datafusion::arrow::compute::cast_with_options(&value, &utc, &safe)
+        let cast = cast_with_options(&value, &utc, &strict())
             .map_err(|_| wrong("is not a point in time"))?;
         let micros = datafusion::common::ScalarValue::try_from_array(&cast, 0)?;
         match micros {
             datafusion::common::ScalarValue::TimestampMicrosecond(Some(micros), _) => Ok(micros),
             _ => Err(wrong("is null")),
         }
+    }
+}
+
+/// The value of a parameter in a type that SQL has too: programs count seconds and milliseconds, and keep texts in
+/// dictionaries.
+fn local(value: &ArrayRef, wrong: impl Fn(&str) -> Error) -> Result<ArrayRef> {
+    let to = match value.data_type() {
+        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, None) => {
+            DataType::Timestamp(TimeUnit::Microsecond, None)
+        }
+        DataType::Date64 => DataType::Date32,
+        DataType::Dictionary(_, inner) => inner.as_ref().clone(),
+        _ => return Ok(Arc::clone(value)),
+    };
+    cast_with_options(value, &to, &strict())
+        .map_err(|error| wrong("is out of range").with_source(error))
+}
+
+/// What does not fit is an error, not NULL.
+fn strict() -> CastOptions<'static> {
+    CastOptions {
+        safe: false,
+        ..CastOptions::default()
     }
 }

@@ -23,6 +23,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::parquet::arrow::arrow_reader::RowSelection;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, cast, col};
 use datafusion::physical_plan::ExecutionPlan;
@@ -239,7 +240,11 @@ impl QuarantineTable {
         });
         opened.partition_values = values;
         if !file.gone.is_empty() {
-            let left = deletion::visible_rows(&file.gone, file.file.rows);
+            let rows = usize::try_from(file.file.rows).map_err(|_| {
+                let (path, rows) = (&file.file.path, file.file.rows);
+                Error::corrupt(format!("quarantine file '{path}' of {rows} rows"))
+            })?;
+            let left = RowSelection::from(deletion::visible_rows(&file.gone, rows));
             opened.extensions.insert(ParquetRowSelection::new(left));
         }
         Ok(opened)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use datafusion::arrow::array::{
     Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array,
     Float64Array, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray,
@@ -29,6 +30,7 @@ use crate::table::actions::{Add, DeletionVector, Metadata, Protocol};
 
 mod journal;
 mod mapped;
+mod pieces;
 mod widened;
 
 /// A table under construction: files are written, and their visible rows kept aside.

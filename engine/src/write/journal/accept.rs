@@ -26,9 +26,6 @@ use crate::journal::fold::settle_equals;
 use crate::journal::key::{self, KeyOrder, KeySet};
 use crate::journal::shape::Shape;
 
-/// Keys that are held as hashes, to look for just them. A write of more reads all that is current.
-const MOST_KEYS: u64 = 8 << 20;
-
 /// The events of one write.
 pub(super) struct Accepted {
     shape: Arc<Shape>,
@@ -45,7 +42,7 @@ pub(super) struct Accepted {
     pub instants: Option<BTreeSet<i64>>,
     /// The first and the last key, as two rows.
     pub range: Option<RecordBatch>,
-    /// None where they are too many to be looked for one by one.
+    /// None where nobody looks for them, or they are too many to be looked for one by one.
     pub keys: Option<Arc<KeySet>>,
     /// Of these keys, as long as somebody may ask for them.
     memory: Option<MemoryReservation>,
@@ -55,12 +52,21 @@ pub(super) struct Accepted {
     pub aside: u64,
 }
 
+/// What is asked for of the events besides themselves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wants {
+    /// All of their instants.
+    pub instants: bool,
+    /// Their keys, of so many events at most.
+    pub keys: u64,
+}
+
 /// Runs `plan`, whose rows are events, and takes them all. Those that differ at one instant go `aside`, where the
 /// table has them there.
 pub(super) async fn accept(
     plan: &Arc<dyn ExecutionPlan>,
     shape: &Arc<Shape>,
-    wants_instants: bool,
+    wants: Wants,
     aside: Option<Arc<Sender<RecordBatch>>>,
     context: &Arc<TaskContext>,
 ) -> Result<Accepted> {
@@ -74,6 +80,7 @@ pub(super) async fn accept(
         last: None,
         keys: KeySet::default(),
         memory: MemoryConsumer::new("JournalKeys").register(context.memory_pool()),
+        most_keys: wants.keys,
         hashes: Vec::new(),
         aside,
         accepted: Accepted {
@@ -83,7 +90,7 @@ pub(super) async fn accept(
             rows: 0,
             deletes: 0,
             bounds: None,
-            instants: wants_instants.then(BTreeSet::new),
+            instants: wants.instants.then(BTreeSet::new),
             range: None,
             keys: None,
             memory: None,
@@ -92,23 +99,28 @@ pub(super) async fn accept(
         },
     };
     let mut rows = execute_stream(plan, Arc::clone(context))?;
-    // Rows of the last key and instant so far: more of them may come.
+    // More rows of its last key and instant may come.
     let mut open: Option<RecordBatch> = None;
     while let Some(batch) = rows.try_next().await? {
         if batch.num_rows() == 0 {
             continue;
         }
-        let batch = match open.take() {
-            Some(before) => {
-                concat_batches(&batch.schema(), [&before, &batch]).map_err(unexpected)?
-            }
+        open = Some(match open.take() {
             None => batch,
-        };
-        let cut = accepting.last_group(&batch)?;
-        if cut > 0 {
-            accepting.take(&batch.slice(0, cut)).await?;
-        }
-        open = Some(batch.slice(cut, batch.num_rows() - cut));
+            Some(before) if accepting.goes_on(&before, &batch)? => {
+                let both = [&before, &batch];
+                let both = concat_batches(&batch.schema(), both).map_err(unexpected)?;
+                let cut = accepting.last_group(&both)?;
+                if cut > 0 {
+                    accepting.take(&both.slice(0, cut)).await?;
+                }
+                both.slice(cut, both.num_rows() - cut)
+            }
+            Some(before) => {
+                accepting.take(&before).await?;
+                batch
+            }
+        });
     }
     if let Some(rest) = open {
         accepting.take(&rest).await?;
@@ -123,12 +135,27 @@ struct Accepting {
     keys: KeySet,
     /// Of the keys.
     memory: MemoryReservation,
+    /// Events of which keys are held.
+    most_keys: u64,
     hashes: Vec<u64>,
     aside: Option<Arc<Sender<RecordBatch>>>,
     accepted: Accepted,
 }
 
 impl Accepting {
+    /// Whether a batch begins with the key and the instant with which the one before ended.
+    fn goes_on(&self, before: &RecordBatch, batch: &RecordBatch) -> Result<bool> {
+        let Some(last) = before.num_rows().checked_sub(1) else {
+            return Ok(false);
+        };
+        let (last, first) = (before.slice(last, 1), batch.slice(0, 1));
+        if sequences(&last)?.values() != sequences(&first)?.values() {
+            return Ok(false);
+        }
+        let (last, first) = (self.order.rows(&last)?, self.order.rows(&first)?);
+        Ok(last.row(0) == first.row(0))
+    }
+
     /// Where the rows of the last key and instant begin.
     fn last_group(&self, batch: &RecordBatch) -> Result<usize> {
         let rows = batch.num_rows();
@@ -221,12 +248,15 @@ impl Accepting {
         }
         self.last = Some(one(events, last)?);
         // Events stand for keys: more events than that may still be of few keys, which is not worth counting.
-        if self.accepted.rows <= MOST_KEYS {
+        if self.accepted.rows <= self.most_keys {
             key::hashes(shape, events, &mut self.hashes)?;
             for hash in &self.hashes {
                 self.keys.add(*hash);
             }
             self.memory.try_resize(self.keys.bytes())?;
+        } else if self.keys.len() > 0 {
+            self.keys = KeySet::default();
+            self.memory.free();
         }
         Ok(())
     }
@@ -236,7 +266,7 @@ impl Accepting {
             let both = concat_batches(&first.schema(), [first, last]).map_err(unexpected)?;
             self.accepted.range = Some(both);
         }
-        if self.accepted.rows <= MOST_KEYS {
+        if self.accepted.rows <= self.most_keys {
             self.accepted.keys = Some(Arc::new(self.keys));
             self.accepted.memory = Some(self.memory);
         }

@@ -5,6 +5,7 @@ use arrow::datatypes::Int64Type;
 use chrono::DateTime;
 
 use super::super::quality::set_aside;
+use super::super::target::WriteTarget;
 use super::riders::{deletes, is_delete};
 use crate::error::{Error, Result};
 use crate::journal::event::SEQUENCE;
@@ -103,6 +104,18 @@ pub(super) fn quarantined(
         replaces,
         own,
     )
+}
+
+/// Rows that did not pass the rules of a statement that gives rows other keys. Their old keys would end, or another row
+/// would take the place that they keep.
+pub(super) fn unmoved(target: &WriteTarget, left: u64, received: u64) -> Error {
+    Error::rejected(format!(
+        "{} of table {} gives rows other keys, and {left} of {} did not pass its rules: what they were would end",
+        target.operation,
+        target.name,
+        counted(received, "row")
+    ))
+    .with_hint("repair these rows, or give other keys only to rows that pass: rows of one statement move together")
 }
 
 /// Different rows for one key and one instant.

@@ -15,13 +15,20 @@ use super::super::report::WriteReport;
 use super::super::run::{account, parameters, remember_refusal, table_of, verdict};
 use super::super::stages::{Checked, Settled, WriteRun};
 use super::super::target::{JournalMode, JournalTarget, WriteTarget};
-use super::accept::{Accepted, accept};
-use super::refusal::{RULE, differing};
+use super::accept::{Accepted, Wants, accept};
+use super::refusal::{RULE, differing, unmoved};
 use super::step::{Made, Round};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::definition::LatePolicy;
 use crate::quality::record::{RuleResult, SideFile};
 use crate::table::snapshot::Snapshot;
+
+/// Events of which the keys are held as hashes, to look for just them. A write of more reads all that is current.
+const MOST_KEYS: u64 = 8 << 20;
+
+/// The same where there is nothing to look in yet. Should another writer come first, so few are still picked out of
+/// what it wrote.
+const FIRST_KEYS: u64 = 64 << 10;
 
 /// Runs a write to its commit.
 pub(in crate::write) async fn run(
@@ -135,7 +142,7 @@ impl Write<'_> {
         let main = async {
             let plan = &self.rows.plan;
             let shape = &self.journal.shape;
-            let accepted = accept(plan, shape, self.mode.snapshots, sender, self.context).await;
+            let accepted = accept(plan, shape, self.wants(), sender, self.context).await;
             run.aside_ends();
             accepted
         };
@@ -162,6 +169,26 @@ impl Write<'_> {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// What the tries ask of the events.
+    fn wants(&self) -> Wants {
+        let target = self.target;
+        let empty = target
+            .base
+            .as_ref()
+            .is_none_or(|base| base.files.is_empty());
+        // Another writer may have had events that are kept and make no row, which only their keys tell apart.
+        let keeps = self.journal.shape.definition.late.after_micros.is_some();
+        Wants {
+            instants: self.mode.snapshots,
+            keys: match self.mode.snapshots || target.creates.is_some() {
+                // A snapshot is held against all that is current, a table that is made anew against nothing.
+                true => 0,
+                false if empty && !keeps => FIRST_KEYS,
+                false => MOST_KEYS,
+            },
         }
     }
 
@@ -208,13 +235,9 @@ impl Write<'_> {
             ))
             .with_hint("repair these rows, or load what is good as changes: INSERT INTO"));
         }
-        // An UPDATE ends a key only where it gives its rows another one.
-        let moves = target.operation == "UPDATE" && accepted.deletes > 0;
-        if self.journal.mode == JournalMode::Dml && moves && left > 0 {
-            return Err(Error::rejected(format!(
-                "UPDATE of table {}: {left} of {} rows with another key did not pass its rules, and their old keys would end",
-                target.name, settled.rows_received
-            )));
+        // The keys that rows leave, end; those that rows get, may be other rows' that should stay.
+        if self.journal.moves && left > 0 {
+            return Err(unmoved(target, left, settled.rows_received));
         }
         Ok(Verdict::Accepted(Box::new(settled)))
     }
@@ -394,9 +417,14 @@ impl Write<'_> {
         })
     }
 
-    /// What the write depends on in the table it goes to.
+    /// What the write depends on in the table it goes to. Without the keys of the events that is any row of it: a
+    /// first load that meets another writer is held against what that one wrote, as any later write is.
     fn reads(&self, accepted: &Accepted) -> Result<Reads> {
         let target = self.target;
+        // What was in the table before it was made anew is nothing to the rows that come.
+        if target.creates.is_some() && !target.reads_itself {
+            return Ok(Reads::Nothing);
+        }
         let whole = self.mode.snapshots || target.reads_itself;
         // Rows that a statement chose among all current ones depend on each of them.
         let chosen = self.journal.mode == JournalMode::Dml;
@@ -419,6 +447,7 @@ impl Write<'_> {
             intent.removes = Removes::Rows(Arc::new(made.removed.clone()));
         }
         intent.keeping.clone_from(&made.keeping);
+        intent.transaction.clone_from(&made.told);
         if let Some(aside) = &made.aside {
             intent.quarantine.extend(side_files(aside.written())?);
         }

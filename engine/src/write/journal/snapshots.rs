@@ -1,7 +1,8 @@
 //! Snapshots: each instant of the rows is one, and says by what it lacks which keys had ended by then.
 //!
 //! A key that the next snapshot lacks ends there; one that is current in the table ends at the first snapshot after
-//! its interval began that lacks it.
+//! its interval began that lacks it. A snapshot behind the newest one that the table was told knows less than the table
+//! does, so that it may only come together with that one, which then tells again what was still there.
 
 use std::sync::Arc;
 
@@ -46,6 +47,31 @@ impl Snapshots {
             closed: vec![0; instants.len()],
             instants,
         }
+    }
+
+    /// The last of them.
+    pub(super) fn newest(&self) -> Option<i64> {
+        self.instants.last().copied()
+    }
+
+    /// Refuses snapshots behind the newest one that the table was told (`known`), unless that comes again with them:
+    /// what one of them lacks may have been there since, and what it has may have ended.
+    pub(super) fn follow(&self, known: Option<i64>, shape: &Shape, operation: &str) -> Result<()> {
+        let (Some(known), Some(first)) = (known, self.instants.first()) else {
+            return Ok(());
+        };
+        if *first >= known || self.instants.binary_search(&known).is_ok() {
+            return Ok(());
+        }
+        Err(Error::rejected(format!(
+            "{operation} of table {}: the snapshot of {} comes behind that of {}, and would close keys that the newer one has",
+            shape.table,
+            instant(*first),
+            instant(known)
+        ))
+        .with_hint(
+            "snapshots come in the order of their instants, or with all newer ones: INSERT INTO .. AS SNAPSHOTS; single changes come by INSERT INTO",
+        ))
     }
 
     /// The events, and those that the snapshots tell by what they lack, in order. Both batches hold all rows of

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::utils::memory::RecordBatchMemoryCounter;
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, SpillFile, TaskContext};
@@ -22,6 +23,8 @@ pub(super) struct Spool {
     manager: SpillManager,
     files: Vec<Arc<dyn SpillFile>>,
     batches: Vec<RecordBatch>,
+    /// Of these batches: what merged rows share with each other is there but once.
+    counter: RecordBatchMemoryCounter,
     reservation: MemoryReservation,
     rows: u64,
 }
@@ -33,6 +36,7 @@ impl Spool {
             manager: SpillManager::new(context.runtime_env(), metrics, schema),
             files: Vec::new(),
             batches: Vec::new(),
+            counter: RecordBatchMemoryCounter::new(),
             reservation: MemoryConsumer::new("JournalEvents").register(context.memory_pool()),
             rows: 0,
         }
@@ -47,7 +51,8 @@ impl Spool {
             return Ok(());
         }
         self.rows += batch.num_rows() as u64;
-        let bytes = self.reservation.size() + batch.get_array_memory_size();
+        self.counter.count_batch(&batch);
+        let bytes = self.counter.memory_usage();
         self.batches.push(batch);
         if bytes > MEMORY_BYTES || self.reservation.try_resize(bytes).is_err() {
             self.spill()?;
@@ -61,6 +66,7 @@ impl Spool {
             .manager
             .spill_record_batch_and_finish(&batches, "events of a journal")?;
         self.files.extend(file);
+        self.counter = RecordBatchMemoryCounter::new();
         self.reservation.free();
         Ok(())
     }

@@ -7,12 +7,12 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::LexOrdering;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 
 use super::super::quality::unexpected;
 use super::super::stage::{Part, Stage, StageExec, Step, Work};
 use super::super::target::JournalTarget;
+use super::bounded::{BoundedSortExec, SORT_BYTES};
 use crate::error::{Error, Result};
 use crate::journal::event::{self, DELETE, KEEP, SEQUENCE};
 use crate::journal::key;
@@ -31,7 +31,7 @@ pub(in crate::write) fn plan(
     let stage = Journaling::new(target);
     let events = StageExec::plan(Arc::new(stage), rows, None);
     let order = ordering(&target.shape, &events.schema())?;
-    let sorted = SortExec::new(order.clone(), events).with_preserve_partitioning(true);
+    let sorted = BoundedSortExec::new(order.clone(), events, SORT_BYTES);
     Ok(Arc::new(SortPreservingMergeExec::new(
         order,
         Arc::new(sorted),

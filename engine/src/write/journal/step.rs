@@ -26,7 +26,9 @@ use crate::journal::event;
 use crate::journal::fold::{Counts, Terms};
 use crate::journal::horizon::{self, Keeping, Kept};
 use crate::journal::shape::Shape;
+use crate::journal::told;
 use crate::quality::failure::quarantine_schema;
+use crate::table::actions::Txn;
 use crate::table::located::Located;
 use crate::table::snapshot::Snapshot;
 
@@ -54,6 +56,8 @@ pub(super) struct Made {
     /// Files of events that are kept.
     pub kept: Option<KeptFiles>,
     pub keeping: Option<Keeping>,
+    /// The line that notes the newest snapshot, where the table did not know of it.
+    pub told: Option<Txn>,
     /// Rows that history had no place for.
     pub aside: Option<Held>,
     pub rows_aside: u64,
@@ -133,6 +137,7 @@ impl Round<'_> {
             true => Some(self.instants(at, finder.as_ref()).await?),
             false => None,
         };
+        let told = self.note(snapshots.as_ref(), base.map(AsRef::as_ref))?;
         let (inputs, located) = self.inputs(at, horizon.as_ref(), finder.as_ref()).await?;
         let terms = Terms {
             shape: self.terms()?,
@@ -153,6 +158,7 @@ impl Round<'_> {
             removed: removed(base, located.as_deref(), &gathered.removed)?,
             kept: None,
             keeping: None,
+            told,
             aside: None,
             rows_aside: gathered.late.rows() + gathered.clash.rows(),
             rows_clashing: gathered.clash.rows(),
@@ -207,6 +213,22 @@ impl Round<'_> {
         Ok(Snapshots::new([at]))
     }
 
+    /// The note of the newest snapshot, if it is newer than what the table knows.
+    fn note(&self, snapshots: Option<&Snapshots>, base: Option<&Snapshot>) -> Result<Option<Txn>> {
+        let Some(snapshots) = snapshots else {
+            return Ok(None);
+        };
+        let shape = &self.journal.shape;
+        let known = base.and_then(told::newest);
+        snapshots.follow(known, shape, self.operation())?;
+        // Without a sequence none comes before another, and one without rows tells of nothing that was there.
+        let tells = shape.sequence.is_some() && self.accepted.rows > 0;
+        let newest = snapshots
+            .newest()
+            .filter(|newest| tells && known.is_none_or(|known| known < *newest));
+        Ok(newest.map(|newest| told::note(newest, self.target.ambient.now_ms())))
+    }
+
     /// What the statement is called.
     fn operation(&self) -> &'static str {
         match self.target.operation {
@@ -242,8 +264,8 @@ impl Round<'_> {
         };
         let (kept, least) = match horizon {
             Some(horizon) => {
-                let keys = self.accepted.keys.as_deref().filter(|_| !self.snapshots);
-                let (kept, least) = finder.kept(&horizon.kept, keys).await?;
+                let accepted = (!self.snapshots).then_some(self.accepted);
+                let (kept, least) = finder.kept(&horizon.kept, accepted).await?;
                 (kept, least.map_or(first, |least| least.min(first)))
             }
             None => (nothing(event::kept_schema(shape)), first),

@@ -45,7 +45,12 @@ pub(in crate::session::debezium) fn terms(shape: Arc<Shape>, when: When) -> Arc<
 }
 
 fn by_row() -> Arc<Terms> {
-    terms(shape(Some("updated_at"), false), When::Row)
+    let field = When::Field("updated_at".into());
+    terms(shape(Some("updated_at"), false), field)
+}
+
+fn by_event() -> Arc<Terms> {
+    terms(shape(Some("updated_at"), false), When::Event)
 }
 
 /// An event of this op at a second.
@@ -64,7 +69,7 @@ fn image(id: i64, city: &str, second: i64) -> String {
 
 /// The rows of these lines: columns, then `D` where the key ends, and the columns that keep their value.
 fn rows(terms: &Arc<Terms>, lines: &[String]) -> Result<Vec<String>> {
-    let mut changes = Changes::new(Arc::clone(terms));
+    let mut changes = Changes::new(Arc::clone(terms), Vec::new());
     for (line, position) in lines.iter().zip((2..).step_by(2)) {
         changes.push(line, position)?;
     }
@@ -118,7 +123,7 @@ fn every_op_does_what_it_says() {
     assert_eq!(rows(&by_row(), &lines).unwrap(), expected);
     let truncate = event("t", "null", "null", 60);
     let error = refused(&by_row(), &[lines[0].clone(), truncate]);
-    assert!(error.contains("(op t) between other changes"), "{error}");
+    assert!(error.contains("(op t) behind other changes"), "{error}");
 }
 
 #[test]
@@ -169,16 +174,15 @@ fn a_tombstone_follows_its_delete() {
         tombstone(1),
         tombstone(2),
     ];
-    let mut changes = Changes::new(by_row());
+    let mut changes = Changes::new(by_row(), Vec::new());
     for line in &lines {
         changes.push(line, 0).unwrap();
     }
     assert_eq!((changes.rows(), changes.skipped), (2, 3));
-    let error = refused(&by_row(), &[delete(1), tombstone(2)]);
-    assert!(
-        error.contains("does not follow the delete of its key"),
-        "{error}"
-    );
+    // Whose key it is must be said in columns of the table, so that the table can be asked.
+    let other = r#"{"key": {"city": "Rome"}, "value": null}"#.to_owned();
+    let error = refused(&by_row(), &[other]);
+    assert!(error.contains("does not hold client_id"), "{error}");
     let bare = event("d", &image(1, "Rome", 1), "null", 5);
     assert_eq!(
         rows(&by_row(), &[bare, "null".to_owned()]).unwrap().len(),
@@ -260,12 +264,12 @@ fn the_statement_may_say_which_instant_counts() {
     let delete = event("d", &image(1, "Rome", 1), "null", 50);
     let lines = [row, delete];
     let of = |when| rows(&terms(shape(Some("updated_at"), false), when), &lines);
-    let found = of(When::Event(Stamp::SourceMillis)).unwrap();
+    let found = of(When::Stamp(Stamp::SourceMillis)).unwrap();
     assert_eq!(found, ["1 Rome - 50.000000", "1 - - 50.000000 D"]);
-    let found = of(When::Event(Stamp::SeenMillis)).unwrap();
+    let found = of(When::Stamp(Stamp::SeenMillis)).unwrap();
     let seen = "1970-01-01T00:01:39.000000";
     assert_eq!(found[0], format!("1 Rome - {seen}"));
-    let error = of(When::Event(Stamp::SeenMicros)).unwrap_err();
+    let error = of(When::Stamp(Stamp::SeenMicros)).unwrap_err();
     assert_eq!(error.message(), "the change has no ts_us");
     let after = r#"{"client_id": 1, "city": "x", "moved": "1970-01-01T00:00:07Z"}"#;
     let moved = [event("c", "null", after, 50)];
@@ -275,9 +279,65 @@ fn the_statement_may_say_which_instant_counts() {
     );
     assert_eq!(rows(&by_field, &moved).unwrap(), ["1 x - 07.000000"]);
     // Where the table keeps no sequence the write has one instant, and the column is one like any other.
-    let plain = terms(shape(None, false), When::Row);
+    let plain = terms(shape(None, false), When::Event);
     let found = rows(&plain, &lines).unwrap();
     assert_eq!(found, ["1 Rome - 01Z", "1 - - - D"]);
-    let days = terms(shape(Some("updated_at"), true), When::Row);
+    let days = When::Field("updated_at".into());
+    let days = terms(shape(Some("updated_at"), true), days);
     assert_eq!(rows(&days, &lines).unwrap()[0], "1 Rome - 1970-01-01");
+}
+
+/// The database's clock dates every change, and a second clock has to be chosen.
+#[test]
+fn one_clock_orders_all_changes() {
+    let after = |city: &str| format!(r#"{{"client_id": 1, "city": "{city}"}}"#);
+    let before = r#"{"client_id": 1, "city": null, "updated_at": "1970-01-01T00:00:59Z"}"#;
+    let lines = [
+        event("c", "null", &after("Rome"), 5),
+        event("u", "null", &after("Bari"), 7),
+        // The row that goes says nothing of when, whatever is in it.
+        event("d", before, "null", 7),
+        event(
+            "c",
+            "null",
+            r#"{"client_id": 1, "city": "Pisa", "updated_at": null}"#,
+            7,
+        ),
+    ];
+    let expected = [
+        "1 Rome - 05.000000",
+        "1 Bari - 07.000000",
+        "1 - - 07.000000 D",
+        "1 Pisa - 07.000000",
+    ];
+    assert_eq!(rows(&by_event(), &lines).unwrap(), expected);
+    let own = [event("c", "null", &image(1, "Rome", 1), 5)];
+    let error = refused(&by_event(), &own);
+    assert!(
+        error.contains("the row has its own updated_at, by which table s.t orders"),
+        "{error}"
+    );
+    assert!(error.contains("OPTIONS (sequence = 'event')"), "{error}");
+    let chosen = terms(shape(Some("updated_at"), false), When::Stamp(Stamp::Change));
+    assert_eq!(rows(&chosen, &own).unwrap(), ["1 Rome - 05.000000"]);
+    let silent = format!(r#"{{"op": "c", "after": {}}}"#, after("Rome"));
+    let error = refused(&by_event(), &[silent]);
+    assert!(error.contains("does not say when it was made"), "{error}");
+}
+
+/// Rows that a load brings behind an emptied table are not older than that.
+#[test]
+fn changes_behind_an_emptied_table_come_after_it() {
+    let emptied = Emptied {
+        at: Some(6_000_000),
+        position: 2,
+    };
+    let mut changes = Changes::new(by_event(), vec![emptied]);
+    changes.push(&event("t", "null", "null", 6), 2).unwrap();
+    let after = r#"{"client_id": 1, "city": "Rome"}"#;
+    changes.push(&event("c", "null", after, 6), 4).unwrap();
+    let error = changes.push(&event("c", "null", after, 5), 6).unwrap_err();
+    assert!(error.message().contains("older than the event"), "{error}");
+    let error = changes.push(&event("t", "null", "null", 7), 8).unwrap_err();
+    assert!(error.message().contains("behind other changes"), "{error}");
 }

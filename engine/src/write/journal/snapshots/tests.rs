@@ -166,3 +166,34 @@ fn snapshots_that_close_too_much_are_refused_with_their_counts() {
     );
     snapshots.guard(&shape, "INSERT OVERWRITE", 0.75).unwrap();
 }
+
+#[test]
+fn a_snapshot_behind_the_newest_one_comes_only_with_it() {
+    let shape = shape();
+    let follows = |instants: &[i64], known: Option<i64>| {
+        let snapshots = Snapshots::new(instants.iter().copied());
+        snapshots.follow(known, &shape, "INSERT OVERWRITE")
+    };
+    for (instants, known) in [
+        (&[5][..], None),
+        (&[5], Some(5)),
+        (&[5], Some(4)),
+        (&[3, 5, 6], Some(5)),
+        (&[], Some(5)),
+    ] {
+        assert!(
+            follows(instants, known).is_ok(),
+            "{instants:?} after {known:?}"
+        );
+    }
+    for instants in [&[4][..], &[3, 4], &[4, 6]] {
+        let error = follows(instants, Some(5)).unwrap_err();
+        assert!(error.message().contains("s.t"), "{error}");
+        assert!(
+            error
+                .message()
+                .contains("behind that of 1970-01-01 00:00:00.000005 UTC"),
+            "{error}"
+        );
+    }
+}
