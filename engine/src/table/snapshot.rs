@@ -50,7 +50,7 @@ pub(crate) struct DataFile {
     pub add: Add,
     stats: OnceLock<Option<FileStats>>,
     deleted: OnceCell<Arc<RoaringTreemap>>,
-    groups: OnceCell<Vec<Group>>,
+    groups: OnceLock<Vec<Group>>,
 }
 
 /// The same file with the same deleted rows.
@@ -66,7 +66,7 @@ impl DataFile {
             add,
             stats: OnceLock::new(),
             deleted: OnceCell::new(),
-            groups: OnceCell::new(),
+            groups: OnceLock::new(),
         }
     }
 
@@ -94,7 +94,7 @@ impl DataFile {
                 None => OnceCell::new(),
             },
             stats: OnceLock::new(),
-            groups: OnceCell::new(),
+            groups: OnceLock::new(),
             add: Add {
                 deletion_vector: vector,
                 ..add.clone()
@@ -132,14 +132,15 @@ impl DataFile {
         let Some(deleted) = self.deleted(root).await? else {
             return Ok(None);
         };
-        let make = || async {
-            pieces::groups(footer.await?.as_ref(), deleted).map_err(|why| {
-                let (table, path) = (root.url(), &self.add.path);
-                Error::corrupt(format!("table {table}, data file '{path}': {why}"))
-            })
-        };
-        let groups = self.groups.get_or_try_init(make).await?;
-        Ok(Some(groups))
+        if let Some(groups) = self.groups.get() {
+            return Ok(Some(groups));
+        }
+        // Two scans may both make them: neither waits for what the other reads.
+        let groups = pieces::groups(footer.await?.as_ref(), deleted).map_err(|why| {
+            let (table, path) = (root.url(), &self.add.path);
+            Error::corrupt(format!("table {table}, data file '{path}': {why}"))
+        })?;
+        Ok(Some(self.groups.get_or_init(|| groups)))
     }
 
     /// The file as its store knows it.
