@@ -2,11 +2,8 @@
 
 import os
 
+from journal_sql import COLUMNS, CURRENT, changed, question
 from peer import FORGOTTEN, Peak, Timer, all_hold, check_query, each_timed, fresh, serve
-
-
-# The attributes of a history, which are compared.
-JOURNALED = ("city", "plan", "score", "amount", "visits")
 
 
 def start():
@@ -39,8 +36,9 @@ class Peer:
         fresh(target)
         return timer.answer(rows=rows, bytes=size)
 
-    def checked_write(self, source, to, threads, codec, level, checks, conditions):
-        """Conditions about each row as constraints, which the write asks; the rest by a query over what it wrote."""
+    def checked_write(self, source, to, threads, codec, level, checks, conditions, lists=None):
+        """Conditions about each row as constraints, which the write asks; the rest by a query over what it wrote; then
+        the lists, if there are any, merged into it."""
         properties = self.deltalake.WriterProperties(compression=codec.upper(), compression_level=level)
         files = self.pyarrow.dataset.dataset(source, format="parquet")
         target = fresh(to + ".delta")
@@ -48,26 +46,6 @@ class Peer:
         for number, condition in enumerate(conditions):
             table.alter.add_constraint({f"c{number}": condition})
         with Peak() as peak:
-            reader = files.scanner().to_reader()
-            self.deltalake.write_deltalake(target, reader, mode="append", writer_properties=properties)
-            table = self.deltalake.DeltaTable(target)
-            if query := check_query(checks, [], "approx_distinct(", "t"):
-                answer = self.deltalake.QueryBuilder().register("t", table).execute(query)
-                [row] = self.pyarrow.table(answer.read_all()).to_pylist()
-                all_hold(row.values())
-        rows = sum(table.get_add_actions(flatten=True).column("num_records").to_pylist())
-        fresh(target)
-        return peak.answer(rows=rows)
-
-    def cleansed_write(self, source, to, threads, codec, level, lists, checks, conditions):
-        """A write that asks constraints, then the lists merged into the new table, then a query over it."""
-        properties = self.deltalake.WriterProperties(compression=codec.upper(), compression_level=level)
-        files = self.pyarrow.dataset.dataset(source, format="parquet")
-        target = fresh(to + ".delta")
-        table = self.deltalake.DeltaTable.create(target, schema=files.schema)
-        for number, condition in enumerate(conditions):
-            table.alter.add_constraint({f"c{number}": condition})
-        with Timer() as timer:
             reader = files.scanner().to_reader()
             self.deltalake.write_deltalake(target, reader, mode="append", writer_properties=properties)
             if query := check_query(checks, [], "approx_distinct(", "t"):
@@ -92,7 +70,7 @@ class Peer:
         table = self.deltalake.DeltaTable(target)
         rows = sum(table.get_add_actions(flatten=True).column("num_records").to_pylist())
         fresh(target)
-        return timer.answer(rows=rows)
+        return peak.answer(rows=rows)
 
     def insert(self, to, first, count):
         if self.path is None:
@@ -158,7 +136,6 @@ class Peer:
 
     def journal_day(self, source):
         """The rows that differ, once with their key to close and once without to be inserted, merged into the table."""
-        differs = " OR ".join(f"(b.{column} IS DISTINCT FROM c.{column})" for column in JOURNALED)
         batch = fresh(self.path + ".batch")
         with Timer() as timer:
             rows = self.pyarrow.dataset.dataset(source, format="parquet").to_table()
@@ -166,44 +143,36 @@ class Peer:
             table = self.deltalake.DeltaTable(self.path)
             query = self.deltalake.QueryBuilder().register("t", table)
             query = query.register("b", self.deltalake.DeltaTable(batch))
-            changed = query.execute(
-                "WITH changed AS (SELECT b.* FROM b LEFT JOIN (SELECT * FROM t WHERE is_current) AS c ON b.k = c.k "
-                f"WHERE CASE WHEN b.op = 'D' THEN c.k IS NOT NULL ELSE c.k IS NULL OR {differs} END) "
+            twice = query.execute(
+                f"WITH changed AS ({changed('b', 't')}) "
                 "SELECT *, k AS merge_key FROM changed UNION ALL SELECT *, NULL FROM changed WHERE op <> 'D'"
             )
-            changed = self.pyarrow.table(changed.read_all())
+            twice = self.pyarrow.table(twice.read_all())
             merge = table.merge(
-                changed,
+                twice,
                 "t.k = s.merge_key AND t.is_current = true",
                 source_alias="s",
                 target_alias="t",
                 writer_properties=self.properties,
             )
-            values = {column: f"s.{column}" for column in ("k", *JOURNALED)}
+            values = {column: f"s.{column}" for column in ("k", *COLUMNS)}
             opened = {**values, "valid_from": "s.since", "valid_to": "NULL", "is_current": "true"}
             merge = merge.when_matched_update({"valid_to": "s.since", "is_current": "false"})
             # A key that is new has no row to close, so its first copy meets nothing either.
             merge.when_not_matched_insert(opened, predicate="s.merge_key IS NULL").execute()
         fresh(batch)
-        return timer.answer(rows=changed.num_rows)
+        return timer.answer(rows=twice.num_rows)
 
     def journal_ask(self, sql):
         query = self.deltalake.QueryBuilder().register("j", self.deltalake.DeltaTable(self.path))
         return self.pyarrow.table(query.execute(sql).read_all())
 
     def journal_sum(self):
-        [row] = self.journal_ask("SELECT count(*) AS n, sum(score) AS s FROM j WHERE is_current").to_pylist()
+        [row] = self.journal_ask(CURRENT).to_pylist()
         return {"rows": row["n"], "sum": row["s"]}
 
     def journal_query(self, kind, key, at):
-        instant = f"to_timestamp_micros({at})"
-        aggregate = "SELECT city, count(*), sum(amount), avg(score) FROM j WHERE {} GROUP BY city"
-        sql = {
-            "current aggregate": aggregate.format("is_current"),
-            "as of aggregate": aggregate.format(f"valid_from <= {instant} AND (valid_to IS NULL OR valid_to > {instant})"),
-            "key, current": f"SELECT * FROM j WHERE is_current AND k = {key}",
-            "key, history": f"SELECT * FROM j WHERE k = {key} ORDER BY valid_from",
-        }[kind]
+        sql = question(kind, key, f"to_timestamp_micros({at})")
         with Timer() as timer:
             rows = self.journal_ask(sql).num_rows
         return timer.answer(rows=rows)

@@ -57,28 +57,12 @@ class Peer(JournalSql):
         fresh(target)
         return timer.answer(rows=rows, bytes=size)
 
-    def checked_write(self, source, to, threads, codec, level, checks, conditions):
-        """The checks as a query over the source, then the copy."""
+    def checked_write(self, source, to, threads, codec, level, checks, conditions, lists=None):
+        """The checks as a query over the source, then the copy, of the source joined with the lists if there are any."""
         db = self.duckdb.connect(config={"threads": threads})
         files = f"read_parquet('{source}/*.parquet')"
         target = fresh(to + ".parquet")
         with Peak() as peak:
-            if query := check_query(checks, conditions, "approx_count_distinct(", files):
-                all_hold(db.execute(query).fetchone())
-            (rows,) = db.execute(
-                f"COPY (SELECT * FROM {files}) TO '{target}' "
-                f"(FORMAT parquet, COMPRESSION {codec}, COMPRESSION_LEVEL {level})"
-            ).fetchone()
-        db.close()
-        fresh(target)
-        return peak.answer(rows=rows)
-
-    def cleansed_write(self, source, to, threads, codec, level, lists, checks, conditions):
-        """The checks as a query over the source, then a copy of the source joined with the lists."""
-        db = self.duckdb.connect(config={"threads": threads})
-        files = f"read_parquet('{source}/*.parquet')"
-        target = fresh(to + ".parquet")
-        with Timer() as timer:
             if query := check_query(checks, conditions, "approx_count_distinct(", files):
                 all_hold(db.execute(query).fetchone())
             (rows,) = db.execute(
@@ -87,7 +71,7 @@ class Peer(JournalSql):
             ).fetchone()
         db.close()
         fresh(target)
-        return timer.answer(rows=rows)
+        return peak.answer(rows=rows)
 
     def insert(self, to, first, count):
         """Single-row inserts, each its own durable transaction."""

@@ -44,8 +44,8 @@ class Peer(JournalSql):
         self.db.execute(f"CREATE TABLE t AS SELECT * FROM read_parquet('{source}/*.parquet')")
         return self.close()
 
-    def checked_write(self, source, to, threads, codec, level, checks, conditions):
-        """The checks as a query over the source, then a table of it."""
+    def checked_write(self, source, to, threads, codec, level, checks, conditions, lists=None):
+        """The checks as a query over the source, then a table of it, joined with the lists if there are any."""
         folder = fresh(to)
         os.makedirs(folder)
         self.open(folder, codec, level, threads)
@@ -53,26 +53,11 @@ class Peer(JournalSql):
         with Peak() as peak:
             if query := check_query(checks, conditions, "approx_count_distinct(", files):
                 all_hold(self.db.execute(query).fetchone())
-            self.db.execute(f"CREATE TABLE t AS SELECT * FROM {files}")
-        (rows,) = self.db.execute("SELECT count(*) FROM t").fetchone()
-        self.close()
-        fresh(folder)
-        return peak.answer(rows=rows)
-
-    def cleansed_write(self, source, to, threads, codec, level, lists, checks, conditions):
-        """The checks as a query over the source, then a table of the source joined with the lists."""
-        folder = fresh(to)
-        os.makedirs(folder)
-        self.open(folder, codec, level, threads)
-        files = f"read_parquet('{source}/*.parquet')"
-        with Timer() as timer:
-            if query := check_query(checks, conditions, "approx_count_distinct(", files):
-                all_hold(self.db.execute(query).fetchone())
             self.db.execute(f"CREATE TABLE t AS {forget_query(files, lists)}")
         (rows,) = self.db.execute("SELECT count(*) FROM t").fetchone()
         self.close()
         fresh(folder)
-        return timer.answer(rows=rows)
+        return peak.answer(rows=rows)
 
     def change(self, sql, **_):
         with Timer() as timer:

@@ -1,6 +1,6 @@
 """polars: a stream of Parquet files into one, after a query that checks them."""
 
-from peer import FORGOTTEN, Peak, Timer, all_hold, check_query, fresh, serve
+from peer import FORGOTTEN, Peak, all_hold, check_query, fresh, serve
 
 
 def start():
@@ -13,26 +13,13 @@ class Peer:
     def __init__(self, polars):
         self.polars = polars
 
-    def checked_write(self, source, to, threads, codec, level, checks, conditions):
-        """The checks as a query over the source, then the copy. How many threads it has is told to polars by the
-        environment, before it is loaded; without a word it takes all cores, as we do. Its SQL has no estimate of
-        distinct values: they are counted."""
+    def checked_write(self, source, to, threads, codec, level, checks, conditions, lists=None):
+        """The checks as a query over the source, then the copy, of the source joined with the lists if there are any.
+        How many threads it has is told to polars by the environment, before it is loaded; without a word it takes all
+        cores, as we do. Its SQL has no estimate of distinct values: they are counted."""
         files = self.polars.scan_parquet(f"{source}/*.parquet")
         target = fresh(to + ".parquet")
         with Peak() as peak:
-            if query := check_query(checks, conditions, "count(DISTINCT ", "t"):
-                answer = self.polars.SQLContext(t=files).execute(query)
-                all_hold(answer.collect(engine="streaming").row(0))
-            files.sink_parquet(target, compression=codec, compression_level=level)
-        rows = self.polars.scan_parquet(target).select(self.polars.len()).collect().item()
-        fresh(target)
-        return peak.answer(rows=rows)
-
-    def cleansed_write(self, source, to, threads, codec, level, lists, checks, conditions):
-        """The checks as a query over the source, then a copy of the source joined with the lists."""
-        files = self.polars.scan_parquet(f"{source}/*.parquet")
-        target = fresh(to + ".parquet")
-        with Timer() as timer:
             if query := check_query(checks, conditions, "count(DISTINCT ", "t"):
                 answer = self.polars.SQLContext(t=files).execute(query)
                 all_hold(answer.collect(engine="streaming").row(0))
@@ -46,7 +33,7 @@ class Peer:
             files.sink_parquet(target, compression=codec, compression_level=level)
         rows = self.polars.scan_parquet(target).select(self.polars.len()).collect().item()
         fresh(target)
-        return timer.answer(rows=rows)
+        return peak.answer(rows=rows)
 
 
 serve("pip install polars", start)

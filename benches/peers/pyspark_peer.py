@@ -3,9 +3,8 @@
 import os
 import shutil
 
+from journal_sql import COLUMNS, CURRENT, question
 from peer import Timer, fresh, serve
-
-COLUMNS = ("city", "plan", "score", "amount", "visits")
 
 
 def start():
@@ -89,18 +88,11 @@ class Peer:
 
     def journal_sum(self):
         self.name()
-        row = self.spark.sql("SELECT count(*) AS n, sum(score) AS s FROM j WHERE is_current").first()
+        row = self.spark.sql(CURRENT).first()
         return {"rows": row["n"], "sum": row["s"]}
 
     def journal_query(self, kind, key, at):
-        instant = f"CAST(timestamp_micros({at}) AS TIMESTAMP_NTZ)"
-        aggregate = "SELECT city, count(*), sum(amount), avg(score) FROM j WHERE {} GROUP BY city"
-        sql = {
-            "current aggregate": aggregate.format("is_current"),
-            "as of aggregate": aggregate.format(f"valid_from <= {instant} AND (valid_to IS NULL OR valid_to > {instant})"),
-            "key, current": f"SELECT * FROM j WHERE is_current AND k = {key}",
-            "key, history": f"SELECT * FROM j WHERE k = {key} ORDER BY valid_from",
-        }[kind]
+        sql = question(kind, key, f"CAST(timestamp_micros({at}) AS TIMESTAMP_NTZ)")
         self.name()
         with Timer() as timer:
             rows = len(self.spark.sql(sql).collect())

@@ -1,13 +1,13 @@
 //! Bad input, as people make it: what is wrong is named, with the nearest name that is right. What is broken on the
 //! disk is in `broken`, a disk that is full or closed in `disk`.
 
-use selvedge_engine::{Engine, ErrorKind, Session};
+use selvedge_engine::{ErrorKind, Session};
 
+use crate::support::lake::in_memory;
 use crate::support::query;
 
 async fn session() -> Session {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
-    let session = engine.session();
+    let session = in_memory().await.session();
     for sql in [
         "CREATE SCHEMA shop",
         "CREATE TABLE orders (order_id BIGINT, amount DECIMAL(12, 2), ds DATE, CONSTRAINT positive CHECK (amount > 0))",

@@ -3,19 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use selvedge_engine::{Engine, Error, ErrorKind, Session, Settings};
+use selvedge_engine::{Engine, Error, ErrorKind, Settings};
 
+use crate::support::lake::folder;
 use crate::support::query;
-
-async fn session(lake: &Path) -> Session {
-    let engine = Engine::builder(lake.to_str().unwrap()).open().await;
-    engine.unwrap().session()
-}
 
 /// A lake with a table `t` of two rows in two commits after the one that made it.
 async fn lake() -> tempfile::TempDir {
     let lake = tempfile::tempdir().unwrap();
-    let session = session(lake.path()).await;
+    let session = folder(lake.path()).await;
     query::run(&session, "CREATE TABLE t (a BIGINT)").await;
     query::run(&session, "INSERT INTO t VALUES (1)").await;
     query::run(&session, "INSERT INTO t VALUES (2)").await;
@@ -35,7 +31,7 @@ fn commit(lake: &Path, version: u64) -> PathBuf {
 /// The error of a statement by an engine that has seen nothing yet.
 async fn refused(lake: &Path, sql: &str) -> Error {
     use futures::TryStreamExt;
-    match session(lake).await.execute(sql).await {
+    match folder(lake).await.execute(sql).await {
         Err(error) => error,
         Ok(selvedge_engine::Answer::Rows(rows)) => {
             let rows: Result<Vec<_>, _> = rows.try_collect().await;
@@ -105,7 +101,7 @@ async fn features_of_newer_writers_are_refused_by_name() {
     };
     protocol(r#""readerFeatures":[],"writerFeatures":["rowsThatSing"]"#);
     assert_eq!(
-        query::rows(&session(lake.path()).await, "SELECT * FROM t").await,
+        query::rows(&folder(lake.path()).await, "SELECT * FROM t").await,
         2
     );
     let error = refused(lake.path(), "INSERT INTO t VALUES (3)").await;
@@ -145,7 +141,7 @@ async fn a_torn_checkpoint_costs_time_and_no_rows() {
         .collect();
     assert_eq!(checkpoints.len(), 2, "{checkpoints:?}");
     let count = "SELECT count(*) FROM t";
-    let fresh = || async { query::integers(&self::session(lake.path()).await, count).await };
+    let fresh = || async { query::integers(&folder(lake.path()).await, count).await };
     assert_eq!(fresh().await, [12]);
     std::fs::write(log.join("_last_checkpoint"), "{\"vers").unwrap();
     assert_eq!(fresh().await, [12]);
@@ -177,7 +173,7 @@ async fn commits_before_a_checkpoint_are_not_needed() {
     for version in 0..5 {
         std::fs::remove_file(commit(lake.path(), version)).unwrap();
     }
-    let session = self::session(lake.path()).await;
+    let session = folder(lake.path()).await;
     let rows = query::integers(&session, "SELECT a FROM t ORDER BY a").await;
     assert_eq!(rows, [2, 3, 4, 5, 6, 10, 20]);
     query::run(&session, "INSERT INTO t VALUES (30, 'p 2')").await;
@@ -232,7 +228,7 @@ async fn a_broken_log_names_its_object() {
         }
     }
     std::fs::write(&path, whole).unwrap();
-    let session = session(lake.path()).await;
+    let session = folder(lake.path()).await;
     assert_eq!(query::rows(&session, "SELECT * FROM t").await, 2);
 }
 
@@ -330,7 +326,7 @@ async fn a_broken_catalog_names_its_object() {
     }
     std::fs::write(&step, whole).unwrap();
     assert_eq!(
-        query::rows(&session(lake.path()).await, "SELECT * FROM t").await,
+        query::rows(&folder(lake.path()).await, "SELECT * FROM t").await,
         2
     );
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
-use selvedge_engine::Engine;
 
 use crate::support::fault::{FaultStore, Op};
+use crate::support::lake::{in_memory, open};
 use crate::support::query;
 
 /// Versions after the one that made the table.
@@ -14,11 +14,7 @@ const VERSIONS: usize = 1000;
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_of_a_long_history_read_only_what_changed() {
     let store = FaultStore::new(Arc::new(InMemory::new()));
-    let engine = Engine::builder("memory:///")
-        .store(store.clone())
-        .open()
-        .await
-        .unwrap();
+    let engine = open(store.clone()).await;
     let session = engine.session();
     query::run(
         &session,
@@ -93,7 +89,7 @@ async fn changes_of_a_long_history_read_only_what_changed() {
 /// the second has, and what went.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_lead_from_any_version_to_any_later_one() {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
+    let engine = in_memory().await;
     let session = engine.session();
     query::run(
         &session,

@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use futures::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use selvedge_engine::{Engine, ErrorKind, Session};
+use selvedge_engine::{ErrorKind, Session};
 
 use crate::support::fault::Op;
 use crate::support::intercept::Intercept;
+use crate::support::lake::open;
 use crate::support::query;
+use crate::support::traces::objects;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Refusal {
@@ -96,18 +96,11 @@ impl Disk {
     }
 
     async fn session(&self) -> Session {
-        let builder = Engine::builder("memory:///").store(self.store.clone());
-        builder.open().await.unwrap().session()
+        open(self.store.clone()).await.session()
     }
 
     async fn objects(&self) -> Vec<String> {
-        let all: Vec<_> = self.inner.list(None).try_collect().await.unwrap();
-        let mut paths: Vec<String> = all
-            .into_iter()
-            .map(|meta| meta.location.to_string())
-            .collect();
-        paths.sort();
-        paths
+        objects(&*self.inner, "").await
     }
 }
 
@@ -124,8 +117,7 @@ const STATEMENTS: [&str; 9] = [
 ];
 
 async fn state(disk: &Disk) -> (Vec<i64>, usize, usize) {
-    let builder = Engine::builder("memory:///").store(disk.inner.clone());
-    let session = builder.open().await.unwrap().session();
+    let session = open(disk.inner.clone()).await.session();
     let rows = query::integers(&session, "SELECT a FROM t ORDER BY a").await;
     let commits = query::rows(&session, "DESCRIBE HISTORY t").await;
     (rows, commits, session.tables().await.unwrap().len())

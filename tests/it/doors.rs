@@ -158,19 +158,11 @@ const DOORS: [(&str, Door); 9] = [
     }),
     ("EXPLAIN ANALYZE", |session, value| {
         Box::pin(async move {
-            use futures::TryStreamExt;
             let sql = format!(
                 "EXPLAIN ANALYZE INSERT INTO t (a) VALUES ({})",
                 literal(value)
             );
-            match session.execute(&sql).await? {
-                selvedge_engine::Answer::Rows(rows) => rows
-                    .try_collect::<Vec<_>>()
-                    .await
-                    .map(drop)
-                    .map_err(Error::from),
-                _ => Ok(()),
-            }
+            query::try_run(session, &sql).await
         })
     }),
 ];

@@ -2,15 +2,10 @@
 
 use std::path::Path;
 
-use selvedge_engine::{Engine, Session};
 use serde_json::Value;
 
+use crate::support::lake::folder;
 use crate::support::query;
-
-async fn session(lake: &Path) -> Session {
-    let engine = Engine::builder(lake.to_str().unwrap()).open().await;
-    engine.unwrap().session()
-}
 
 /// The newest line of its kind in the log of table `t`.
 fn newest(lake: &Path, kind: &str) -> Value {
@@ -72,7 +67,7 @@ fn readers_need(lake: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_table_asks_of_readers_what_its_changes_need_and_no_more() {
     let lake = tempfile::tempdir().unwrap();
-    let session = session(lake.path()).await;
+    let session = folder(lake.path()).await;
     query::run(&session, "CREATE TABLE t (a INT, b TEXT)").await;
     for harmless in [
         "ADD COLUMN c INT DEFAULT 1",
@@ -93,7 +88,7 @@ async fn a_table_asks_of_readers_what_its_changes_need_and_no_more() {
 #[tokio::test]
 async fn names_in_files_stay_and_never_come_again() {
     let lake = tempfile::tempdir().unwrap();
-    let session = session(lake.path()).await;
+    let session = folder(lake.path()).await;
     query::run(&session, "CREATE TABLE t (a BIGINT, b BIGINT)").await;
     query::write(&session, "INSERT INTO t VALUES (1, 2)").await;
     query::run(&session, "ALTER TABLE t RENAME COLUMN a TO c").await;
@@ -114,17 +109,17 @@ async fn names_in_files_stay_and_never_come_again() {
     let sum = "SELECT sum(c) * 100 + sum(b) * 10 + sum(a) FROM t";
     assert_eq!(query::integers(&session, sum).await, [556]);
     // An engine that has seen nothing yet reads the same from the log.
-    let fresh = self::session(lake.path()).await;
+    let fresh = folder(lake.path()).await;
     assert_eq!(query::integers(&fresh, sum).await, [556]);
 }
 
 #[tokio::test]
 async fn a_table_outside_the_lake_is_asked_first() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let other = session(there.path()).await;
+    let other = folder(there.path()).await;
     query::run(&other, "CREATE TABLE t (a INT, b INT)").await;
     query::write(&other, "INSERT INTO t VALUES (1, 2)").await;
-    let session = session(here.path()).await;
+    let session = folder(here.path()).await;
     let create = format!(
         "CREATE EXTERNAL TABLE t STORED AS DELTA LOCATION '{}'",
         there.path().join("public/t").display()
@@ -162,7 +157,7 @@ async fn writers_and_a_changing_table_at_the_same_time() {
     const ROWS: i64 = 20;
     let lake = tempfile::tempdir().unwrap();
     // Two engines, so that neither knows of the other but by the log.
-    let (writer, changer) = (session(lake.path()).await, session(lake.path()).await);
+    let (writer, changer) = (folder(lake.path()).await, folder(lake.path()).await);
     query::run(&changer, "CREATE TABLE t (id BIGINT, a INT, gone INT)").await;
     let writes = async {
         for id in 0..ROWS {
@@ -191,7 +186,7 @@ async fn writers_and_a_changing_table_at_the_same_time() {
     };
     tokio::join!(writes, changes);
     let expected: Vec<i64> = (0..ROWS).filter(|id| id % 5 != 4).collect();
-    let fresh = session(lake.path()).await;
+    let fresh = folder(lake.path()).await;
     let found = query::integers(&fresh, "SELECT id FROM t ORDER BY id").await;
     assert_eq!(found, expected);
     let names: Vec<_> = columns(lake.path())

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
-use selvedge_engine::{Engine, Session, TableKind};
+use selvedge_engine::TableKind;
 use serde_json::{Value, json};
 
 use crate::support::fault::{FaultStore, Op};
+use crate::support::lake::open;
 use crate::support::query;
 
 const TABLES: usize = 10_000;
@@ -18,15 +19,10 @@ const TABLES: usize = 10_000;
 /// Requests of a listing: of the catalog's log, its newest whole state, and the steps since.
 const REQUESTS: usize = 2 + 64;
 
-async fn open(store: Arc<dyn ObjectStore>) -> Session {
-    let builder = Engine::builder("memory:///").store(store);
-    builder.open().await.unwrap().session()
-}
-
 /// A lake with one table that is there and, beside it in the catalog, [`TABLES`] that have nothing but their names.
 async fn lake() -> Arc<InMemory> {
     let disk = Arc::new(InMemory::new());
-    let session = open(disk.clone()).await;
+    let session = open(disk.clone()).await.session();
     query::run(&session, "CREATE TABLE here (a BIGINT)").await;
     query::run(&session, "INSERT INTO here VALUES (1)").await;
     // What CREATE TABLE wrote, as often as there are to be tables, in one step.
@@ -63,7 +59,7 @@ async fn listing_ten_thousand_tables_opens_none() {
     let count = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
     for listing in ["SHOW TABLES", "tables()", count, "SHOW TABLES LIKE 't00%'"] {
         let store = FaultStore::new(disk.clone());
-        let session = open(store.clone()).await;
+        let session = open(store.clone()).await.session();
         let rows = match listing {
             "tables()" => {
                 let tables = session.tables().await.unwrap();
@@ -112,7 +108,7 @@ async fn listing_ten_thousand_tables_opens_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_opens_only_the_tables_it_names() {
     let store = FaultStore::new(lake().await);
-    let session = open(store.clone()).await;
+    let session = open(store.clone()).await.session();
     assert_eq!(query::integers(&session, "SELECT a FROM here").await, [1]);
     query::write(&session, "INSERT INTO here VALUES (2)").await;
     let error = query::error(&session, "SELECT * FROM t0123x").await;

@@ -24,7 +24,7 @@ use selvedge_engine::{
     Answer, Engine, Error, Session, Settings, WriteContext, WriteHook, WriteHookSupplier,
 };
 
-use crate::support::gate::{Access, GateStore};
+use crate::support::gate::{Access, Gate};
 use crate::support::query;
 
 /// Nothing here takes long, unless one waits for the other for ever.
@@ -271,9 +271,9 @@ async fn at_once(
     first: Kind,
 ) -> (End, usize) {
     let disk = Arc::new(base.fork());
-    let gate = GateStore::new(disk.clone());
+    let (gate, store) = Gate::before(disk.clone());
     let plans = Arc::new(Plans::default());
-    let one = open(gate.clone(), &plans).await;
+    let one = open(store, &plans).await;
     let other = match held {
         Held::Planned => one.clone(),
         Held::Written => open(disk.clone(), &plans).await,

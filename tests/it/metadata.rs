@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use object_store::memory::InMemory;
-use selvedge_engine::{Engine, Session};
+use selvedge_engine::Session;
 
 use crate::support::fault::{FaultStore, Op};
+use crate::support::lake::{in_memory, open};
 use crate::support::query;
 
 /// The one text of a query.
@@ -43,7 +44,7 @@ TBLPROPERTIES ('delta.appendOnly' = 'true', 'delta.checkpointInterval' = '7', 's
 
 #[tokio::test(flavor = "multi_thread")]
 async fn show_create_table_makes_the_table_again() {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
+    let engine = in_memory().await;
     let session = engine.session();
     query::run(&session, "CREATE SCHEMA shop").await;
     query::run(&session, "CREATE SCHEMA \"Other\"").await;
@@ -86,11 +87,7 @@ async fn show_create_table_makes_the_table_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn relations_about_a_table_read_its_log_alone() {
     let store = FaultStore::new(Arc::new(InMemory::new()));
-    let engine = Engine::builder("memory:///")
-        .store(store.clone())
-        .open()
-        .await
-        .unwrap();
+    let engine = open(store.clone()).await;
     let session = engine.session();
     query::run(
         &session,

@@ -1,12 +1,12 @@
 //! A power loss: the engine on every disk it may leave, and the model of it, tested itself.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use selvedge_engine::{Engine, Error, Session, Settings};
+use selvedge_engine::Session;
 
+use crate::support::lake::with_checkpoints;
+use crate::support::ordeal::{by_rows, found, lived, power_goes_anywhere, rows};
 use crate::support::power::{Change, Damage, PowerLossStore};
 use crate::support::query;
 
@@ -27,82 +27,15 @@ const STEPS: [(&str, &[i64]); 7] = [
     ),
 ];
 
-/// The rows of `t`, or `None` where there is no such table.
-type State = Option<Vec<i64>>;
-
-async fn open(store: Arc<dyn ObjectStore>) -> Result<Engine, Error> {
-    let mut settings = Settings::default();
-    settings.checkpoint_interval = 2;
-    let builder = Engine::builder("memory:///").store(store);
-    builder.settings(settings).open().await
+async fn next(session: &Session, mut rows: Vec<i64>) -> Vec<i64> {
+    query::write(session, "INSERT INTO t VALUES (99)").await;
+    rows.push(99);
+    rows
 }
 
-/// A disk on which all steps ran, and how many changes it had seen when each was acknowledged.
-async fn lived() -> (Arc<PowerLossStore>, Vec<usize>) {
-    let store = Arc::new(PowerLossStore::default());
-    let engine = open(store.clone()).await.unwrap();
-    let mut acknowledged = Vec::new();
-    for (sql, _) in STEPS {
-        query::run(&engine.session(), sql).await;
-        acknowledged.push(store.changes().len());
-        engine.settle().await;
-    }
-    (store, acknowledged)
-}
-
-async fn state(session: &Session) -> Result<State, Error> {
-    if session.tables().await?.is_empty() {
-        return Ok(None);
-    }
-    let rows = query::try_integers(session, "SELECT a FROM t ORDER BY a").await?;
-    Ok(Some(rows))
-}
-
-/// Syncing keeps what was acknowledged and the order in which it was; a delete is not synced, so what it took may be
-/// there again. Wherever the power goes, no statement is half there, none that was acknowledged is missing, and the
-/// next one finds a lake to go on with.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_synced_lake_goes_on_wherever_the_power_went() {
-    let (store, acknowledged) = lived().await;
-    let all = store.changes();
-    let changes = all.len();
-    let states: Vec<State> = std::iter::once(None)
-        .chain(STEPS.iter().map(|(_, rows)| Some(rows.to_vec())))
-        .collect();
-    for reached in 0..=changes {
-        for deletes in [Damage::Kept, Damage::Lost] {
-            let deleted = |change: &Change| matches!(change, Change::Deleted(_));
-            if deletes == Damage::Lost && !all[..reached].iter().any(deleted) {
-                continue;
-            }
-            let image = store.crash(|number, change| match change {
-                _ if number >= reached => Damage::Lost,
-                Change::Deleted(_) => deletes,
-                Change::Written(..) => Damage::Kept,
-            });
-            let engine = open(image.await.unwrap()).await.unwrap();
-            let session = engine.session();
-            let context = format!("{reached} of {changes} changes, deletes {deletes:?}");
-            let found = state(&session)
-                .await
-                .unwrap_or_else(|error| panic!("{context}: {error}"));
-            let done = acknowledged.iter().filter(|at| **at <= reached).count();
-            // One more may have landed whose answer was still on its way.
-            let possible = &states[done..states.len().min(done + 2)];
-            assert!(possible.contains(&found), "{context}: {found:?}");
-            goes_on(&session, found, &context).await;
-        }
-    }
-}
-
-async fn goes_on(session: &Session, found: State, context: &str) {
-    if found.is_none() {
-        query::run(session, STEPS[0].0).await;
-    }
-    query::write(session, "INSERT INTO t VALUES (99)").await;
-    let mut rows = found.unwrap_or_default();
-    rows.push(99);
-    assert_eq!(state(session).await.unwrap(), Some(rows), "{context}");
+    power_goes_anywhere(&by_rows(STEPS), rows, next).await;
 }
 
 /// Without syncing anything may be harmed, whatever came after it. Then a harmed object is not needed, or it is named;
@@ -110,38 +43,31 @@ async fn goes_on(session: &Session, found: State, context: &str) {
 /// log cannot be seen: it leaves the disk as if it had not been written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_that_was_not_synced_names_what_is_harmed() {
-    let (store, _) = lived().await;
+    let (store, _) = lived(&STEPS).await;
     let changes = store.changes();
-    let last = Some(STEPS[STEPS.len() - 1].1.to_vec());
+    let last = STEPS[STEPS.len() - 1].1;
     let mut named = 0;
-    for (harmed, change) in changes.iter().enumerate() {
-        let Change::Written(path, bytes) = change else {
-            continue;
-        };
+    for harm in store.harms("").await.unwrap() {
+        let folder = parent(&harm.path);
         let later = |other: &Change| match other {
-            Change::Written(later, _) => later.prefix_matches(&parent(path)),
+            Change::Written(later, _) => later.prefix_matches(&folder),
             Change::Deleted(_) => false,
         };
-        let newest = path.as_ref().ends_with(".json") && !changes[harmed + 1..].iter().any(later);
-        for damage in Damage::all(bytes) {
-            let image = store.crash(|number, _| match number == harmed {
-                true => damage,
-                false => Damage::Kept,
-            });
-            let image = image.await.unwrap();
-            let session = open(image).await.unwrap().session();
-            let context = format!("{path} {damage:?}");
-            match state(&session).await {
-                Ok(found) if found == last => goes_on(&session, found, &context).await,
-                Ok(found) => assert!(newest && damage == Damage::Lost, "{context}: {found:?}"),
-                Err(error) => {
-                    let name = path.filename().unwrap();
-                    assert!(error.to_string().contains(name), "{context}: {error}");
-                    named += 1;
-                    let _ = session.execute("INSERT INTO t VALUES (99)").await;
-                    let error = state(&session).await.expect_err(&context);
-                    assert!(error.to_string().contains(name), "{context}: {error}");
-                }
+        let newest =
+            harm.path.as_ref().ends_with(".json") && !changes[harm.number + 1..].iter().any(later);
+        let session = with_checkpoints(harm.disk.clone()).await.session();
+        match found(&session, &rows).await {
+            Ok(Some(found)) if found == last => {
+                let after = next(&session, found).await;
+                assert_eq!(rows(&session).await.unwrap(), after, "{harm}");
+            }
+            Ok(found) => assert!(newest && harm.damage == Damage::Lost, "{harm}: {found:?}"),
+            Err(error) => {
+                assert!(error.to_string().contains(harm.name()), "{harm}: {error}");
+                named += 1;
+                let _ = session.execute("INSERT INTO t VALUES (99)").await;
+                let error = found(&session, &rows).await.expect_err(harm.name());
+                assert!(error.to_string().contains(harm.name()), "{harm}: {error}");
             }
         }
     }

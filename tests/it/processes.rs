@@ -1,39 +1,16 @@
 //! Several processes on one lake: writers that race, and a writer that is killed.
-//!
-//! The other process is this test binary again, told by the environment which part to play.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use arrow::array::AsArray;
 use selvedge_engine::{Engine, ErrorKind, Session};
 
+use crate::support::lake::folder;
+use crate::support::process::{another, killed_writers, lake, write_for_ever};
 use crate::support::query;
 
-pub(crate) const LAKE: &str = "SELVEDGE_TEST_LAKE";
 const WRITERS: i64 = 4;
 const APPENDS: i64 = 50;
-
-/// Starts this binary on one test, which finds its lake in the environment.
-pub(crate) fn another(test: &str, lake: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--ignored", "--nocapture"])
-        .env(LAKE, lake)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-async fn session(lake: &Path) -> Session {
-    Engine::builder(lake.to_str().unwrap())
-        .open()
-        .await
-        .unwrap()
-        .session()
-}
 
 async fn append(lake: &Path, first: i64) {
     let engine = Engine::builder(lake.to_str().unwrap())
@@ -57,14 +34,13 @@ async fn append(lake: &Path, first: i64) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the other process of two_processes_append"]
 async fn other_appender() {
-    let lake = std::env::var_os(LAKE).expect("run by its parent test");
-    append(Path::new(&lake), WRITERS).await;
+    append(&lake(), WRITERS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_append() {
     let lake = tempfile::tempdir().unwrap();
-    let session = session(lake.path()).await;
+    let session = folder(lake.path()).await;
     query::run(&session, "CREATE TABLE t (writer BIGINT, n BIGINT)").await;
     let mut other = another("processes::other_appender", lake.path());
     append(lake.path(), 0).await;
@@ -93,7 +69,7 @@ async fn racing_creators_have_one_winner() {
     let mut sessions = Vec::new();
     for _ in 0..8 {
         // An engine each: nothing in memory is shared, as between processes.
-        sessions.push(session(lake.path()).await);
+        sessions.push(folder(lake.path()).await);
     }
     let racers = sessions.into_iter().enumerate().map(|(index, session)| {
         tokio::spawn(async move {
@@ -110,79 +86,49 @@ async fn racing_creators_have_one_winner() {
         }
     }
     assert_eq!(winners, 1);
-    let session = session(lake.path()).await;
+    let session = folder(lake.path()).await;
     assert_eq!(query::rows(&session, "SELECT * FROM t").await, 1);
 }
+
+/// The number of the last write.
+const NEWEST: &str = "SELECT coalesce(max(batch), 0) FROM t";
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the process that killed_writers_lose_nothing kills"]
 async fn victim() {
-    let lake = std::env::var_os(LAKE).expect("run by its parent test");
-    let session = session(Path::new(&lake)).await;
-    let mut next = query::integers(&session, "SELECT coalesce(max(batch), 0) FROM t").await[0];
-    loop {
-        next += 1;
+    let sql = |next: i64| {
         let mode = if next % 7 == 0 {
             "INSERT OVERWRITE t SELECT batch, part FROM t UNION ALL"
         } else {
             "INSERT INTO t"
         };
-        let sql = format!("{mode} VALUES ({next}, 0), ({next}, 1), ({next}, 2)");
-        query::write(&session, &sql).await;
-        println!("acknowledged {next}");
-    }
+        format!("{mode} VALUES ({next}, 0), ({next}, 1), ({next}, 2)")
+    };
+    write_for_ever(NEWEST, sql).await;
 }
 
-/// Runs a writer for a while, the `kill`th time, and kills it: the last write it said it had done, if any.
-pub(crate) async fn killed(test: &str, lake: &Path, kill: u64) -> Option<i64> {
-    let mut child = another(test, lake);
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let reader = std::thread::spawn(move || {
-        lines
-            .map_while(Result::ok)
-            .filter_map(|line| line.strip_prefix("acknowledged ")?.parse::<i64>().ok())
-            .last()
-    });
-    // Spread over start, planning, files and commit of its first writes.
-    tokio::time::sleep(Duration::from_millis(40 + kill * 37 % 160)).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    reader.join().unwrap()
+async fn whole(session: &Session, newest: i64, kill: u64) {
+    let torn =
+        "SELECT batch FROM t GROUP BY batch HAVING count(*) <> 3 OR count(DISTINCT part) <> 3";
+    assert_eq!(
+        query::integers(session, torn).await,
+        [0; 0],
+        "kill {kill}: part of a write is visible"
+    );
+    assert_eq!(
+        query::integers(session, "SELECT count(DISTINCT batch) FROM t").await,
+        [newest],
+        "kill {kill}: a write in the middle is missing"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_writers_lose_nothing() {
-    const KILLS: u64 = 200;
     let lake = tempfile::tempdir().unwrap();
     query::run(
-        &session(lake.path()).await,
+        &folder(lake.path()).await,
         "CREATE TABLE t (batch BIGINT, part BIGINT)",
     )
     .await;
-    let mut acknowledged = 0;
-    for kill in 0..KILLS {
-        acknowledged = killed("processes::victim", lake.path(), kill)
-            .await
-            .unwrap_or(acknowledged)
-            .max(acknowledged);
-        let session = session(lake.path()).await;
-        let torn =
-            "SELECT batch FROM t GROUP BY batch HAVING count(*) <> 3 OR count(DISTINCT part) <> 3";
-        assert_eq!(
-            query::integers(&session, torn).await,
-            [0; 0],
-            "kill {kill}: part of a write is visible"
-        );
-        let newest = query::integers(&session, "SELECT coalesce(max(batch), 0) FROM t").await[0];
-        let batches = query::integers(&session, "SELECT count(DISTINCT batch) FROM t").await[0];
-        assert_eq!(
-            batches, newest,
-            "kill {kill}: a write in the middle is missing"
-        );
-        assert!(
-            newest >= acknowledged,
-            "kill {kill}: {acknowledged} was acknowledged, {newest} is there"
-        );
-    }
-    assert!(acknowledged > 0, "no write was ever acknowledged");
+    killed_writers("processes::victim", lake.path(), 200, NEWEST, whole).await;
 }

@@ -10,6 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use selvedge_engine::{Engine, Session};
 
+use crate::support::lake::{open, with_clock};
 use crate::support::query;
 
 /// 2026-01-01 00:00:00 UTC.
@@ -277,8 +278,7 @@ async fn t6_what_cannot_be_read_is_refused_with_what_can() {
     });
     lake.store.delete(&gone.unwrap().location).await.unwrap();
     // An engine that has not yet seen the file's footer: of one row the log knows the rest.
-    let builder = Engine::builder("memory:///").store(Arc::clone(&lake.store));
-    let cold = builder.open().await.unwrap().session();
+    let cold = open(Arc::clone(&lake.store)).await.session();
     query::error(&cold, "SELECT id FROM t VERSION AS OF 2").await;
     query::error(&cold, "SELECT id FROM table_changes('t', 1)").await;
     assert_eq!(lake.count("").await, 2);
@@ -296,11 +296,7 @@ async fn t6_what_cannot_be_read_is_refused_with_what_can() {
 async fn t7_a_statement_has_one_instant() {
     // A clock that moves whenever somebody looks at it.
     let hand = AtomicI64::new(START_MS);
-    let engine = Engine::builder("memory:///")
-        .clock(Arc::new(move || hand.fetch_add(1, Ordering::SeqCst)))
-        .open()
-        .await
-        .unwrap();
+    let engine = with_clock(move || hand.fetch_add(1, Ordering::SeqCst)).await;
     let session = engine.session();
     for sql in [
         "CREATE TABLE s (id BIGINT, at TIMESTAMP WITH TIME ZONE DEFAULT now())",

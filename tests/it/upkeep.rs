@@ -17,16 +17,8 @@ use selvedge_engine::{Answer, Engine, ErrorKind, Progress, Session};
 use serde_json::Value;
 
 use crate::support::fault::{Fault, FaultStore, Op, Plan};
-use crate::support::query;
-
-async fn over(store: Arc<dyn ObjectStore>) -> Engine {
-    let engine = Engine::builder("memory:///").store(store).open().await;
-    engine.unwrap()
-}
-
-async fn in_memory() -> Engine {
-    over(Arc::new(InMemory::new())).await
-}
+use crate::support::lake::{in_memory, open};
+use crate::support::{ordeal, query};
 
 /// An engine on a folder, whose clock is `ahead` of the machine's.
 async fn folder(lake: &Path, ahead: Duration) -> Session {
@@ -137,33 +129,21 @@ async fn a_file_most_of_whose_rows_are_deleted_is_rewritten() {
 /// Keys of one writer, as the table should have them.
 type Model = BTreeMap<i64, i64>;
 
-/// Runs a statement until no other writer is in its way.
-async fn insist(session: &Session, sql: &str) {
-    for _ in 0..50 {
-        match session.execute(sql).await {
-            Ok(_) => return,
-            Err(error) if error.kind() == ErrorKind::Conflict => {}
-            Err(error) => panic!("{sql}: {error}"),
-        }
-    }
-    panic!("{sql}: others were always faster");
-}
-
 /// Inserts, updates and deletes keys that no other writer touches.
 async fn change(session: Session, writer: i64) -> Model {
     let mut model = Model::new();
     for step in 0..25 {
         let key = writer * 1000 + step;
-        insist(&session, &format!("INSERT INTO t VALUES ({key}, 0)")).await;
+        query::insist(&session, &format!("INSERT INTO t VALUES ({key}, 0)")).await;
         model.insert(key, 0);
         let (low, high) = (writer * 1000 + step / 2, key);
         if step % 3 == 1 {
             let range = format!("id BETWEEN {low} AND {high}");
-            insist(&session, &format!("UPDATE t SET n = n + 1 WHERE {range}")).await;
+            query::insist(&session, &format!("UPDATE t SET n = n + 1 WHERE {range}")).await;
             model.range_mut(low..=high).for_each(|(_, n)| *n += 1);
         }
         if step % 4 == 3 {
-            insist(&session, &format!("DELETE FROM t WHERE id = {low}")).await;
+            query::insist(&session, &format!("DELETE FROM t WHERE id = {low}")).await;
             model.remove(&low);
         }
     }
@@ -189,14 +169,14 @@ async fn content(session: &Session) -> Model {
 async fn optimize_beside_changes_loses_no_row_and_brings_none_back() {
     let disk: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     // Two engines on one store are to each other what two processes are.
-    let (engine, other) = (over(Arc::clone(&disk)).await, over(disk).await);
+    let (engine, other) = (open(Arc::clone(&disk)).await, open(disk).await);
     query::run(&engine.session(), "CREATE TABLE t (id BIGINT, n BIGINT)").await;
     let done = Arc::new(AtomicBool::new(false));
     let optimizers = [engine.session(), other.session()].map(|session| {
         let done = Arc::clone(&done);
         tokio::spawn(async move {
             while !done.load(Ordering::Relaxed) {
-                insist(&session, "OPTIMIZE t").await;
+                query::insist(&session, "OPTIMIZE t").await;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
@@ -216,7 +196,7 @@ async fn optimize_beside_changes_loses_no_row_and_brings_none_back() {
     engine.settle().await;
     other.settle().await;
     assert_eq!(content(&engine.session()).await, expected);
-    insist(&engine.session(), "OPTIMIZE t").await;
+    query::insist(&engine.session(), "OPTIMIZE t").await;
     assert_eq!(content(&other.session()).await, expected);
 }
 
@@ -245,8 +225,8 @@ async fn overtaken(first: &'static str, second: &str) -> (BTreeMap<String, u64>,
     let disk = Arc::new(InMemory::new());
     let store = FaultStore::new(disk.clone());
     let (slow, fast) = (
-        over(store.clone()).await.session(),
-        over(disk).await.session(),
+        open(store.clone()).await.session(),
+        open(disk).await.session(),
     );
     query::run(
         &slow,
@@ -339,7 +319,7 @@ async fn vacuum_beside_writes_takes_no_file_of_theirs() {
         query::run(&session, "SET selvedge.vacuum_retention_check = false").await;
         tokio::spawn(async move {
             while !done.load(Ordering::Relaxed) {
-                insist(&session, "VACUUM t RETAIN 0 HOURS").await;
+                query::insist(&session, "VACUUM t RETAIN 0 HOURS").await;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
@@ -350,7 +330,7 @@ async fn vacuum_beside_writes_takes_no_file_of_theirs() {
             tokio::spawn(async move {
                 for n in 0..30 {
                     let id = writer * 1000 + n;
-                    insist(&session, &format!("INSERT INTO t VALUES ({id}, {n})")).await;
+                    query::insist(&session, &format!("INSERT INTO t VALUES ({id}, {n})")).await;
                 }
             })
         })
@@ -476,7 +456,7 @@ async fn vacuum_keeps_what_versions_within_the_retention_need() {
 async fn a_vacuum_that_stops_half_way_has_said_what_goes() {
     let disk = Arc::new(InMemory::new());
     let store = FaultStore::new(disk.clone());
-    let session = over(store.clone()).await.session();
+    let session = open(store.clone()).await.session();
     query::run(&session, "CREATE TABLE t (id BIGINT)").await;
     query::write(&session, "INSERT INTO t VALUES (1)").await;
     query::write(&session, "INSERT OVERWRITE t VALUES (2)").await;
@@ -487,7 +467,7 @@ async fn a_vacuum_that_stops_half_way_has_said_what_goes() {
     store.disarm();
 
     // The file is there still, but may go at any moment: it must not become part of the table again.
-    let other = over(disk).await.session();
+    let other = open(disk).await.session();
     let error = query::error(&other, "RESTORE TABLE t TO VERSION AS OF 1").await;
     assert!(
         error.contains("1 of the 1 files it takes are gone"),
@@ -502,6 +482,16 @@ async fn a_vacuum_that_stops_half_way_has_said_what_goes() {
 
 // ---- Faults ----
 
+/// A table to keep up, and the rows it holds on the way.
+const GIVEN: [(&str, &[i64]); 6] = [
+    ("CREATE TABLE t (a BIGINT)", &[]),
+    ("INSERT INTO t VALUES (1), (2)", &[1, 2]),
+    ("INSERT INTO t VALUES (3)", &[1, 2, 3]),
+    ("DELETE FROM t WHERE a = 2", &[1, 3]),
+    ("INSERT INTO t VALUES (4)", &[1, 3, 4]),
+    ("SET selvedge.vacuum_retention_check = false", &[1, 3, 4]),
+];
+
 /// A step of upkeep and the rows the table holds after it.
 const STEPS: [(&str, &[i64]); 5] = [
     ("OPTIMIZE t", &[1, 3, 4]),
@@ -511,46 +501,10 @@ const STEPS: [(&str, &[i64]); 5] = [
     ("OPTIMIZE t", &[1, 2, 3]),
 ];
 
-async fn one_fault(fault: Fault, k: usize) -> usize {
-    let disk = Arc::new(InMemory::new());
-    let store = FaultStore::new(disk.clone());
-    let session = over(store.clone()).await.session();
-    query::run(&session, "CREATE TABLE t (a BIGINT)").await;
-    query::write(&session, "INSERT INTO t VALUES (1), (2)").await;
-    query::write(&session, "INSERT INTO t VALUES (3)").await;
-    query::write(&session, "DELETE FROM t WHERE a = 2").await;
-    query::write(&session, "INSERT INTO t VALUES (4)").await;
-    query::run(&session, "SET selvedge.vacuum_retention_check = false").await;
-    let mut before: &[i64] = &[1, 3, 4];
-    store.arm(Plan::once(k, fault).ops(&Op::WRITES));
-    for (sql, rows) in STEPS {
-        let outcome = session.execute(sql).await;
-        let fresh = over(disk.clone()).await.session();
-        let found = query::integers(&fresh, "SELECT a FROM t ORDER BY a").await;
-        match outcome {
-            Ok(_) => assert_eq!(found, rows, "{fault:?} at {k}: {sql} was acknowledged"),
-            Err(error) => {
-                assert_eq!(
-                    found, before,
-                    "{fault:?} at {k}: {sql} was refused ({error})"
-                );
-                query::run(&session, sql).await;
-            }
-        }
-        before = rows;
-    }
-    store.matched()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_write_of_upkeep_fails_once_in_every_way() {
-    for fault in Fault::ALL {
-        let mut k = 1;
-        while one_fault(fault, k).await >= k {
-            k += 1;
-        }
-        assert!(k > STEPS.len(), "{fault:?} was tried only {k} times");
-    }
+    let (given, story) = (ordeal::by_rows(GIVEN), ordeal::by_rows(STEPS));
+    ordeal::every_write_fails_once(&given, &story, ordeal::rows).await;
 }
 
 // ---- Statistics and progress ----

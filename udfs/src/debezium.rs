@@ -13,17 +13,12 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, TimeUnit};
-use datafusion::common::types::logical_string;
-use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
-use datafusion::logical_expr::{
-    Coercion, ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, TypeSignature, TypeSignatureClass, Volatility,
-};
+use datafusion::common::{Result, exec_datafusion_err};
+use datafusion::logical_expr::ScalarUDF;
 
 use self::envelope::{Event, Message, Times};
 use self::json::Flaw;
-use crate::scalar::documentation;
-use crate::values::Texts;
+use crate::scalar::{Call, Takes, Told, pure};
 
 const NAME: &str = "debezium";
 /// How much of a text that is no envelope is shown.
@@ -31,94 +26,39 @@ const SHOWN_CHARACTERS: usize = 80;
 
 /// The functions of this room.
 pub(crate) fn functions() -> Vec<ScalarUDF> {
-    vec![ScalarUDF::from(Debezium::new())]
+    let told = Told {
+        name: NAME,
+        parameters: &[
+            (
+                "envelope",
+                Takes::Text,
+                "text of a record's value, with or without its schema",
+            ),
+            (
+                "key",
+                Takes::TextOrNothing,
+                "text of the record's key, with or without its schema; may be left out",
+            ),
+        ],
+        returns: DataType::Struct(fields()),
+        about: "Unpacks the value of a record that Debezium wrote: op (c, r, u, d, t, m, or BEGIN and END of a transaction), before and after as JSON text, the record's key without its schema, ts (when the database made the change, in UTC; else when the connector saw it), source as JSON text, and lsn (PostgreSQL). NULL, and null in JSON (a tombstone), give NULL. Text that is no envelope, an op or a field of the envelope that is not known are errors, because a change left out makes the history of the others wrong.",
+        example: r#"SELECT get_field(debezium('{"op": "u", "before": null, "after": {"id": 7}, "ts_ms": 0}'), 'after') -- {"id": 7}"#,
+    };
+    vec![pure(told, unpack)]
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Debezium {
-    signature: Signature,
-    documentation: Documentation,
-}
-
-impl Debezium {
-    fn new() -> Self {
-        let text = || Coercion::new_exact(TypeSignatureClass::Native(logical_string()));
-        let signature = Signature::one_of(
-            vec![
-                TypeSignature::Coercible(vec![text()]),
-                TypeSignature::Coercible(vec![text(), text()]),
-            ],
-            Volatility::Immutable,
-        );
-        let told = documentation(
-            NAME,
-            "Unpacks the value of a record that Debezium wrote: op (c, r, u, d, t, m, or BEGIN and END of a transaction), before and after as JSON text, the record's key without its schema, ts (when the database made the change, in UTC; else when the connector saw it), source as JSON text, and lsn (PostgreSQL). NULL, and null in JSON (a tombstone), give NULL. Text that is no envelope, an op or a field of the envelope that is not known are errors, because a change left out makes the history of the others wrong.",
-            [
-                (
-                    "envelope",
-                    "text of a record's value, with or without its schema",
-                ),
-                (
-                    "key",
-                    "text of the record's key, with or without its schema; may be left out",
-                ),
-            ]
-            .into_iter(),
-            r#"SELECT get_field(debezium('{"op": "u", "before": null, "after": {"id": 7}, "ts_ms": 0}'), 'after') -- {"id": 7}"#,
-        );
-        Self {
-            signature,
-            documentation: Documentation {
-                syntax_example: format!("{NAME}(envelope [, key])"),
-                ..told
-            },
-        }
+fn unpack(call: &Call<'_>) -> Result<ArrayRef> {
+    let (envelopes, keys) = (call.texts(0)?, call.texts(1)?);
+    let mut unpacked = Unpacked::default();
+    for row in 0..call.rows {
+        let Some(text) = envelopes.get(row) else {
+            unpacked.nothing();
+            continue;
+        };
+        let pushed = unpacked.push(text, keys.get(row));
+        pushed.map_err(|flaw| exec_datafusion_err!("{NAME}: {} {flaw}", shown(text)))?;
     }
-}
-
-impl ScalarUDFImpl for Debezium {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Struct(fields()))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let constant = args
-            .args
-            .iter()
-            .all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
-        let rows = if constant { 1 } else { args.number_rows };
-        let none = ColumnarValue::Scalar(ScalarValue::Null);
-        let envelopes = Texts::of(args.args.first().unwrap_or(&none))?;
-        let keys = Texts::of(args.args.get(1).unwrap_or(&none))?;
-        let mut unpacked = Unpacked::default();
-        for row in 0..rows {
-            let Some(text) = envelopes.get(row) else {
-                unpacked.nothing();
-                continue;
-            };
-            let pushed = unpacked.push(text, keys.get(row));
-            pushed.map_err(|flaw| exec_datafusion_err!("{NAME}: {} {flaw}", shown(text)))?;
-        }
-        let array = unpacked.finish()?;
-        if constant {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
-                &array, 0,
-            )?));
-        }
-        Ok(ColumnarValue::Array(array))
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        Some(&self.documentation)
-    }
+    unpacked.finish()
 }
 
 fn fields() -> Fields {

@@ -20,6 +20,8 @@ use crate::values::{Bytes, Texts};
 pub(crate) enum Takes {
     Text,
     TextOrBytes,
+    /// It may be left out, as the last one.
+    TextOrNothing,
 }
 
 /// One parameter: its name, what it takes, and what it is.
@@ -45,8 +47,12 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// An argument that was left out is NULL.
     pub(crate) fn texts(&self, argument: usize) -> Result<Texts<'_>> {
-        Texts::of(&self.arguments[argument])
+        match self.arguments.get(argument) {
+            Some(value) => Texts::of(value),
+            None => Ok(Texts::Same(None)),
+        }
     }
 
     pub(crate) fn bytes(&self, argument: usize) -> Result<Bytes<'_>> {
@@ -77,18 +83,22 @@ struct Scalar {
 
 impl Scalar {
     fn udf(told: Told, volatility: Volatility, work: Work) -> ScalarUDF {
+        let parameters = told.parameters.iter();
+        let mut documentation = documentation(
+            told.name,
+            told.about,
+            parameters.map(|(name, _, about)| (*name, *about)),
+            told.example,
+        );
+        if let Some((last, Takes::TextOrNothing, _)) = told.parameters.last() {
+            let (always, optional) = (format!(", {last})"), format!(" [, {last}])"));
+            documentation.syntax_example = documentation.syntax_example.replace(&always, &optional);
+        }
         ScalarUDF::from(Self {
             name: told.name,
             signature: signature(told.parameters, volatility),
             returns: told.returns,
-            documentation: documentation(
-                told.name,
-                told.about,
-                told.parameters
-                    .iter()
-                    .map(|(name, _, about)| (*name, *about)),
-                told.example,
-            ),
+            documentation,
             work,
         })
     }
@@ -103,15 +113,16 @@ fn signature(parameters: &[Parameter], volatility: Volatility) -> Signature {
     let mut all: Vec<Vec<Coercion>> = vec![Vec::new()];
     for (_, takes, _) in parameters {
         let kinds = match takes {
-            Takes::Text => vec![&text],
-            Takes::TextOrBytes => vec![&text, &bytes],
+            Takes::Text => vec![Some(&text)],
+            Takes::TextOrBytes => vec![Some(&text), Some(&bytes)],
+            Takes::TextOrNothing => vec![None, Some(&text)],
         };
         all = all
             .into_iter()
             .flat_map(|before| {
                 kinds.iter().map(move |kind| {
                     let mut one = before.clone();
-                    one.push((*kind).clone());
+                    one.extend(kind.cloned());
                     one
                 })
             })

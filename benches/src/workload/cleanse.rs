@@ -191,7 +191,7 @@ impl Case<'_> {
         let cleansed = WRITES[write] != PLAIN;
         let ruled = WRITES[write] == RULES;
         let request = json!({
-            "op": "cleansed_write",
+            "op": "checked_write",
             "source": self.source,
             "to": self.bench.scratch(&format!("cleanse-{}", peer.name)),
             "threads": self.bench.settings.target_partitions,

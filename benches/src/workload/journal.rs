@@ -53,8 +53,8 @@ const TIMES: usize = 15;
 pub(crate) async fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let folder = bench.scratch("journal-data");
     std::fs::create_dir_all(&folder)?;
-    let mut source = Source::new(bench.args.rows);
-    let base = source.base(&folder)?;
+    let mut source = Source::new(bench.args.rows, folder);
+    let base = source.base()?;
     let mut systems = vec![System::ours(bench)];
     for (name, script) in PEERS {
         let peer = Peer::start(bench, report, name, script)?;
@@ -68,7 +68,7 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     // Ten days, in turn.
     let mut batches = Vec::new();
     for day in 1..=bench.args.days {
-        let file = source.day(&folder, day, 1)?;
+        let file = source.day(1)?;
         batches.push(megabytes(std::fs::metadata(&file)?.len()));
         for turn in 0..systems.len() {
             let at = (day + turn) % systems.len();
@@ -77,12 +77,10 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         }
     }
     keep_days(bench, report, &systems, &batches);
-    let mut last = bench.args.days;
 
     // A hundred times less, and one key.
     for _ in 0..TIMES.min(5) {
-        last += 1;
-        let file = source.day(&folder, last, 100)?;
+        let file = source.day(100)?;
         for system in systems.iter_mut().filter(|system| !system.slow()) {
             let sample = system.change(&file).await?.sample;
             system.small.push(sample);
@@ -98,10 +96,10 @@ pub(crate) async fn run(bench: &Bench, report: &mut Report) -> Result<()> {
 
     // The rest is about ourselves: a long time, and what it leaves.
     let ours = &mut systems[0];
-    one_key(report, ours, &mut source, &folder, &mut last).await?;
-    long(bench, report, ours, &mut source, &folder, &mut last).await?;
+    one_key(report, ours, &mut source).await?;
+    long(bench, report, ours, &mut source).await?;
     reads(report, &mut systems[..1], &source, ", 100 days").await?;
-    memory(bench, report, &base, &folder)
+    memory(bench, report, &base, &source)
 }
 
 // ---- The days ----
@@ -114,29 +112,36 @@ struct Source {
     /// Keys that were there at the beginning.
     rows: u64,
     dice: u64,
+    /// Where the files lie.
+    folder: PathBuf,
+    /// The last day that has come.
+    last: usize,
 }
 
 impl Source {
-    fn new(rows: u64) -> Self {
+    fn new(rows: u64, folder: PathBuf) -> Self {
         Self {
             versions: vec![0; rows as usize],
             alive: vec![true; rows as usize],
             rows,
             dice: 7,
+            folder,
+            last: 0,
         }
     }
 
     /// All keys, on the first day.
-    fn base(&self, folder: &Path) -> Result<PathBuf> {
-        let base = folder.join("base");
+    fn base(&self) -> Result<PathBuf> {
+        let base = self.folder.join("base");
         std::fs::create_dir_all(&base)?;
         let keys: Vec<(usize, bool)> = (0..self.versions.len()).map(|key| (key, true)).collect();
-        self.write(&base.join("0.parquet"), &keys, FIRST)?;
+        self.write(&base.join("0.parquet"), &keys)?;
         Ok(base)
     }
 
-    /// What comes on a day: `fraction` times less than all of it.
-    fn day(&mut self, folder: &Path, day: usize, fraction: u64) -> Result<PathBuf> {
+    /// What comes on the next day: `fraction` times less than all of it.
+    fn day(&mut self, fraction: u64) -> Result<PathBuf> {
+        self.last += 1;
         let share = |parts: u64| (self.rows / parts / fraction).max(1);
         let (changed, deleted, same, new) = (share(100), share(1_000), share(500), share(1_000));
         let mut picked = HashSet::new();
@@ -160,8 +165,27 @@ impl Source {
             self.versions.push(0);
             self.alive.push(true);
         }
-        let file = folder.join(format!("day-{day}.parquet"));
-        self.write(&file, &rows, FIRST + day as i64 * DAY_MICROS)?;
+        let file = self.of_day(self.last);
+        self.write(&file, &rows)?;
+        Ok(file)
+    }
+
+    fn of_day(&self, day: usize) -> PathBuf {
+        self.folder.join(format!("day-{day}.parquet"))
+    }
+
+    /// A change of one key, on a day of its own.
+    fn one(&mut self) -> Result<PathBuf> {
+        self.last += 1;
+        let key = loop {
+            let key = (self.roll() % self.rows) as usize;
+            if self.alive[key] {
+                break key;
+            }
+        };
+        self.versions[key] += 1;
+        let file = self.folder.join("one.parquet");
+        self.write(&file, &[(key, true)])?;
         Ok(file)
     }
 
@@ -186,21 +210,22 @@ impl Source {
         })
     }
 
-    fn write(&self, path: &Path, rows: &[(usize, bool)], at: i64) -> Result<()> {
+    /// Keys as they are on the last day, and whether each is there.
+    fn write(&self, path: &Path, rows: &[(usize, bool)]) -> Result<()> {
         const BATCH: usize = 65_536;
         let codec = Compression::ZSTD(ZstdLevel::try_new(CODEC_LEVEL)?);
         let properties = WriterProperties::builder().set_compression(codec).build();
-        let first = self.batch(&[], at)?;
+        let first = self.batch(&[])?;
         let file = File::create(path)?;
         let mut writer = ArrowWriter::try_new(file, first.schema(), Some(properties))?;
         for rows in rows.chunks(BATCH) {
-            writer.write(&self.batch(rows, at)?)?;
+            writer.write(&self.batch(rows)?)?;
         }
         writer.close()?;
         Ok(())
     }
 
-    fn batch(&self, rows: &[(usize, bool)], at: i64) -> Result<RecordBatch> {
+    fn batch(&self, rows: &[(usize, bool)]) -> Result<RecordBatch> {
         const PLANS: [&str; 5] = ["free", "basic", "plus", "pro", "staff"];
         let below = |column: u64, bound: u64| {
             rows.iter()
@@ -211,6 +236,7 @@ impl Source {
         let scores = rows.iter().map(|(key, _)| narrow(self.score(*key)));
         let plans = below(2, 5).map(|value| PLANS[value as usize % PLANS.len()]);
         let ops = rows.iter().map(|(_, alive)| if *alive { "U" } else { "D" });
+        let at = FIRST + self.last as i64 * DAY_MICROS;
         let times = rows.iter().map(|_| at);
         let columns: [(&str, ArrayRef); 8] = [
             ("k", Arc::new(Int64Array::from_iter_values(keys))),
@@ -526,25 +552,10 @@ async fn reads(
 
 // ---- Ourselves alone ----
 
-async fn one_key(
-    report: &mut Report,
-    ours: &mut System,
-    source: &mut Source,
-    folder: &Path,
-    last: &mut usize,
-) -> Result<()> {
+async fn one_key(report: &mut Report, ours: &mut System, source: &mut Source) -> Result<()> {
     let mut cpu = Vec::new();
     for _ in 0..TIMES {
-        *last += 1;
-        let key = loop {
-            let key = (source.roll() % source.rows) as usize;
-            if source.alive[key] {
-                break key;
-            }
-        };
-        source.versions[key] += 1;
-        let file = folder.join("one.parquet");
-        source.write(&file, &[(key, true)], FIRST + *last as i64 * DAY_MICROS)?;
+        let file = source.one()?;
         cpu.push(ours.change(&file).await?.sample.cpu * 1e3);
     }
     report.target("journal_one_key_cpu_ms", 50.0, median(&cpu));
@@ -558,15 +569,12 @@ async fn long(
     report: &mut Report,
     ours: &mut System,
     source: &mut Source,
-    folder: &Path,
-    last: &mut usize,
 ) -> Result<()> {
     let before = sizes(&ours.folder)?;
     let mut days = 0;
     let mut samples = Vec::new();
     for _ in 0..bench.args.long_days {
-        *last += 1;
-        let file = source.day(folder, *last, 1)?;
+        let file = source.day(1)?;
         let run = ours.change(&file).await?;
         days += run.bytes;
         samples.push(run.sample);
@@ -589,7 +597,7 @@ async fn long(
 }
 
 /// The most memory that a day takes, in a process of its own.
-fn memory(bench: &Bench, report: &mut Report, base: &Path, folder: &Path) -> Result<()> {
+fn memory(bench: &Bench, report: &mut Report, base: &Path, source: &Source) -> Result<()> {
     let program = match bench.program() {
         Ok(program) => program,
         Err(missing) => {
@@ -608,7 +616,7 @@ fn memory(bench: &Bench, report: &mut Report, base: &Path, folder: &Path) -> Res
     let loaded = peak_megabytes(&mut start(&load)?)?;
     let mut days = Vec::new();
     for day in 1..=bench.args.days.min(3) {
-        let file = folder.join(format!("day-{day}.parquet"));
+        let file = source.of_day(day);
         days.push(peak_megabytes(&mut start(&insert(&file)?)?)?);
     }
     report.target("journal_day_peak_mb", 1_000.0, median(&days));
@@ -624,9 +632,9 @@ mod tests {
     #[test]
     fn a_day_is_what_it_says() {
         let folder = tempfile::tempdir().unwrap();
-        let mut source = Source::new(10_000);
+        let mut source = Source::new(10_000, folder.path().to_owned());
         assert_eq!(source.expected().0, 10_000);
-        source.day(folder.path(), 1, 1).unwrap();
+        source.day(1).unwrap();
         // Ten are new, and ten are gone.
         assert_eq!(source.expected().0, 10_000);
         assert_eq!(source.versions.len(), 10_010);

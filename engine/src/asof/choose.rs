@@ -25,9 +25,9 @@ use super::rows::Terms;
 use crate::error::Error;
 
 /// Rows of the smaller side up to which a hash join stays. Were they all of one key, each row of the other side would
-/// meet as many: about what it costs to sort or to search. And a hash join tells the scan of its larger side which keys
-/// there are, so that most of a journal is not read for a few facts. Only an exact number counts here, for an estimate
-/// of what a filter leaves knows nothing of the one key that has most of the rows.
+/// meet as many: about what it costs to sort or to search. And a hash join tells the scan of its larger side, be it that
+/// of the facts, which keys there are; held facts tell that of the journal alone. Only an exact number counts here, for
+/// an estimate of what a filter leaves knows nothing of the one key that has most of the rows.
 const FEW: usize = 64;
 
 /// Facts up to which they are held. Sorting a journal costs more than searching among so many for each of its rows.
@@ -38,7 +38,7 @@ const HELD: usize = 256 * 1024;
 /// | one side has | facts | the join is |
 /// | --- | --- | --- |
 /// | at most 64 rows, exactly | any | `HashJoinExec`, as it was: at most 64 pairs for each row of the other side |
-/// | more | at most 256 Ki, as far as is known | `AsOfJoinExec: way=facts held`: facts sorted, a search for each interval |
+/// | more | at most 256 Ki, as far as is known | `AsOfJoinExec: way=facts held`: facts sorted, a search for each interval that the scan does not leave out |
 /// | more | more, or unknown | `AsOfJoinExec: way=merge`: both sides sorted, one pass |
 ///
 /// So a join of F facts and J intervals costs (F + J) times a logarithm at most, however many intervals a key has. All

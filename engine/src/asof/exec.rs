@@ -6,17 +6,22 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::{BatchCoalescer, SortOptions};
 use arrow::datatypes::SchemaRef;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{ColumnStatistics, JoinType, Result, Statistics};
+use datafusion::common::{ColumnStatistics, DataFusionError, JoinType, Result, Statistics};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::equivalence::join_equivalence_properties;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::DynamicFilterPhysicalExpr;
 use datafusion::physical_expr::{
     LexOrdering, OrderingRequirements, Partitioning, PhysicalExpr, PhysicalExprRef,
     PhysicalSortExpr,
 };
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildFilterDescription, ChildPushdownResult, FilterDescription, FilterPushdownPhase,
+    FilterPushdownPropagation,
+};
 use datafusion::physical_plan::joins::utils::build_join_schema;
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
@@ -26,12 +31,13 @@ use datafusion::physical_plan::{
     ChildStats, DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
     InputDistributionRequirements, PlanProperties, StatisticsArgs,
 };
-use futures::{FutureExt, stream};
+use futures::{FutureExt, TryFutureExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 
 use super::held::{At, Held, Holding, Passing};
 use super::merge::{Merge, Spanning};
 use super::rows::{Encoder, Terms};
+use super::wanted::{self, Limits};
 use crate::error::Error;
 
 /// How the sides come together.
@@ -58,6 +64,8 @@ pub(super) struct AsOfJoinExec {
     metrics: ExecutionPlanMetricsSet,
     /// The facts, once the first part asks for them. Of [`Way::Held`].
     holding: Mutex<Option<Holding>>,
+    /// What the scan of the journal is told when they are there. Of [`Way::Held`].
+    wanted: Option<Arc<DynamicFilterPhysicalExpr>>,
 }
 
 impl AsOfJoinExec {
@@ -69,10 +77,7 @@ impl AsOfJoinExec {
     ) -> Result<Self> {
         let (schema, _) = build_join_schema(&left.schema(), &right.schema(), &terms.join_type);
         let schema = Arc::new(schema);
-        let columns = right.schema();
-        let from = columns.fields().get(terms.from);
-        let from = from.ok_or_else(|| Error::internal("an as-of join lost its intervals"))?;
-        let from: PhysicalExprRef = Arc::new(Column::new(from.name(), terms.from));
+        let [from, _] = terms.period(&right.schema())?;
         let facts = terms.on.iter().map(|(key, _)| key).chain([&terms.at]);
         let spans = terms.on.iter().map(|(_, key)| key).chain([&from]);
         let orders = [ascending(facts)?, ascending(spans)?];
@@ -89,7 +94,19 @@ impl AsOfJoinExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
             holding: Mutex::new(None),
+            wanted: None,
         })
+    }
+
+    /// The same with other sides, before it runs.
+    fn anew(
+        &self,
+        [left, right]: [&Arc<dyn ExecutionPlan>; 2],
+        wanted: Option<Arc<DynamicFilterPhysicalExpr>>,
+    ) -> Result<Self> {
+        let (left, right) = (Arc::clone(left), Arc::clone(right));
+        let join = Self::try_new(left, right, Arc::clone(&self.terms), self.way)?;
+        Ok(Self { wanted, ..join })
     }
 
     /// The facts, which the first part to run has begun to collect.
@@ -102,13 +119,29 @@ impl AsOfJoinExec {
         let encoder = Arc::clone(&self.encoder);
         let parts = self.right.output_partitioning().partition_count();
         let memory = MemoryConsumer::new("AsOfJoinFacts").register(context.memory_pool());
+        let (terms, journal) = (Arc::clone(&self.terms), self.right.schema());
+        let wanted = self.wanted.clone();
+        let limits = Limits::from(&context.session_config().options().optimizer);
         let held = async move {
-            let held = Held::collect(facts, encoder, parts, memory).await;
-            held.map_err(Arc::new)
+            let held = Held::collect(facts, encoder, parts, memory).await?;
+            if let Some(wanted) = wanted {
+                wanted::tell(&wanted, &terms, &journal, &held.facts, limits)?;
+            }
+            Ok::<_, DataFusionError>(held)
         };
+        let held = held.map_err(Arc::new);
         let held: Holding = held.boxed().shared();
         *holding = Some(held.clone());
         Ok(held)
+    }
+
+    /// One part of the journal, which is run when its first row is asked for: a scan that has begun may have chosen its
+    /// files already, and where no fact looks for anything there is nothing to run.
+    fn journal(&self, partition: usize, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let journal = Arc::clone(&self.right);
+        let rows = stream::once(async move { journal.execute(partition, context) });
+        let rows = rows.try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(self.right.schema(), rows))
     }
 
     fn passed(&self, partition: usize) -> Count {
@@ -254,6 +287,11 @@ impl ExecutionPlan for AsOfJoinExec {
                 return Ok(TreeNodeRecursion::Stop);
             }
         }
+        for expression in self.dynamic_expressions_produced() {
+            if visit(&expression)? == TreeNodeRecursion::Stop {
+                return Ok(TreeNodeRecursion::Stop);
+            }
+        }
         Ok(TreeNodeRecursion::Continue)
     }
 
@@ -264,8 +302,64 @@ impl ExecutionPlan for AsOfJoinExec {
         let Ok([left, right]) = <[_; 2]>::try_from(children) else {
             return Err(Error::internal("a join has two sides").into());
         };
-        let terms = Arc::clone(&self.terms);
-        Ok(Arc::new(Self::try_new(left, right, terms, self.way)?))
+        // The scan below has the filter, whatever else became of the sides.
+        let join = self.anew([&left, &right], self.wanted.clone())?;
+        Ok(Arc::new(join))
+    }
+
+    /// As a hash join does it, a plan that is to run again and again tells its scans nothing: several runs of it at a
+    /// time share them.
+    fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
+        let join = self.anew([&self.left, &self.right], None)?;
+        Ok(Arc::new(join))
+    }
+
+    fn dynamic_expressions_produced(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        let filter = self.wanted.clone();
+        let filter = filter.map(|filter| filter as Arc<dyn PhysicalExpr>);
+        filter.into_iter().collect()
+    }
+
+    /// Intervals that no fact finds are not told, in neither type of join. So the journal may leave them out.
+    fn gather_filters_for_pushdown(
+        &self,
+        phase: FilterPushdownPhase,
+        above: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> Result<FilterDescription> {
+        let facts = ChildFilterDescription::all_unsupported(&above);
+        let mut journal = ChildFilterDescription::all_unsupported(&above);
+        if self.way == Way::Held
+            && self.wanted.is_none()
+            && phase == FilterPushdownPhase::Post
+            && config.optimizer.enable_join_dynamic_filter_pushdown
+        {
+            let filter = wanted::unknown(&self.terms, &self.right.schema())?;
+            journal = journal.with_self_filter(Arc::new(filter));
+        }
+        Ok(FilterDescription::new()
+            .with_child(facts)
+            .with_child(journal))
+    }
+
+    /// Takes its filter back. A scan that does not apply it may still leave out files by it.
+    fn handle_child_pushdown_result(
+        &self,
+        _: FilterPushdownPhase,
+        pushed: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let own = pushed.self_filters.iter().flatten().next();
+        let own = own.map(|own| Arc::clone(&own.predicate));
+        let own = own.and_then(|own| Arc::downcast::<DynamicFilterPhysicalExpr>(own).ok());
+        let pushed = FilterPushdownPropagation::if_all(pushed);
+        Ok(match own {
+            Some(own) => {
+                let join = self.anew([&self.left, &self.right], Some(own))?;
+                pushed.with_updated_node(Arc::new(join))
+            }
+            None => pushed,
+        })
     }
 
     fn execute(
@@ -319,7 +413,7 @@ impl ExecutionPlan for AsOfJoinExec {
                     encoder,
                     holding: self.holding(&context)?,
                     held: None,
-                    spans: self.right.execute(partition, context)?,
+                    spans: self.journal(partition, context),
                     none,
                     schema: Arc::clone(&schema),
                     most,

@@ -3,6 +3,8 @@
 //!
 //! Rows of a journal's files are in the order of keys and instants. A search begins where the one before it ended, so
 //! for these it costs as much as the distance between both.
+//!
+//! The journal is run once the facts are there, and its scan has been told what they look for: see `wanted`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +30,9 @@ pub(super) type Holding = Shared<BoxFuture<'static, Result<Arc<Held>, Arc<DataFu
 
 /// All facts, in the order of their keys and instants.
 pub(super) struct Held {
-    facts: Facts,
+    pub facts: Facts,
+    /// Whether any of them can find an interval.
+    seeking: bool,
     /// Of LEFT joins: which facts have found their interval.
     found: Mutex<Vec<bool>>,
     /// Parts of the journal that have not passed by yet.
@@ -56,6 +60,7 @@ impl Held {
         let facts = encoder.facts(batch)?;
         memory.try_resize(facts.size() + facts.len())?;
         Ok(Arc::new(Self {
+            seeking: (0..facts.len()).any(|fact| facts.sought(fact).is_some()),
             found: Mutex::new(vec![false; facts.len()]),
             parts: AtomicUsize::new(parts),
             facts,
@@ -100,6 +105,7 @@ pub(super) struct Passing {
     pub encoder: Arc<Encoder>,
     pub holding: Holding,
     pub held: Option<Arc<Held>>,
+    /// The rows of this part, which is run when the first one is asked for.
     pub spans: SendableRecordBatchStream,
     /// Without rows, and with the columns of the journal.
     pub none: RecordBatch,
@@ -145,7 +151,11 @@ impl Passing {
             let mut waited = Duration::ZERO;
             self.at = match std::mem::replace(&mut self.at, At::End) {
                 At::Between => {
-                    let batch = self.spans.next().await.transpose()?;
+                    let batch = match held.seeking {
+                        true => self.spans.next().await.transpose()?,
+                        // Nothing could be found, so nothing is read.
+                        false => None,
+                    };
                     waited = begun.elapsed();
                     match batch {
                         Some(batch) => self.begin(batch)?,

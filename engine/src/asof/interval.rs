@@ -104,7 +104,7 @@ pub(super) fn value(instants: &Int64Array, row: usize) -> Option<i64> {
 /// Instants as the period columns hold them. Parts of a microsecond are cut off towards the past: whole microseconds
 /// begin at or before the instant exactly if they begin at or before the rest. Order stays, so what is sorted by the
 /// instant is sorted by this.
-pub(super) fn micros(instants: &dyn Array) -> Result<Int64Array> {
+pub(crate) fn micros(instants: &dyn Array) -> Result<Int64Array> {
     Ok(match instants.data_type() {
         DataType::Timestamp(TimeUnit::Second, _) => {
             instants

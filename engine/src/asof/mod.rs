@@ -8,6 +8,7 @@
 //! | `rows` | rows of both sides as the ways compare them, and rows put together |
 //! | `merge` | both sides in order, passed once: nothing is held but the rows at hand |
 //! | `held` | few facts, held in order; the journal passes by in any order |
+//! | `wanted` | what held facts ask of the journal before it is read |
 //!
 //! As the planner sees it, the join is one by equality with the condition [`holds`], which any join can evaluate. So
 //! all of DataFusion's rules about joins apply to it: what is pushed below it, when LEFT becomes INNER, which columns
@@ -27,9 +28,10 @@ mod held;
 mod interval;
 mod merge;
 mod rows;
+mod wanted;
 
 pub(crate) use choose::AsOfJoins;
-pub(crate) use interval::holds;
+pub(crate) use interval::{holds, micros};
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use arrow::row::{Row, RowConverter, Rows, SortField};
 use datafusion::common::cast::as_boolean_array;
 use datafusion::common::{JoinSide, JoinType, Result};
 use datafusion::physical_expr::PhysicalExprRef;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::joins::utils::JoinFilter;
 use std::sync::Arc;
 
@@ -32,6 +33,18 @@ pub(super) struct Terms {
     pub far_future: bool,
     /// What else must be true of a fact and its interval.
     pub filter: Option<JoinFilter>,
+}
+
+impl Terms {
+    /// Begin and end of an interval, as columns of the journal.
+    pub(super) fn period(&self, journal: &Schema) -> Result<[PhysicalExprRef; 2]> {
+        let column = |at: usize| -> Result<PhysicalExprRef> {
+            let field = journal.fields().get(at);
+            let field = field.ok_or_else(|| Error::internal("an as-of join lost its intervals"))?;
+            Ok(Arc::new(Column::new(field.name(), at)))
+        };
+        Ok([column(self.from)?, column(self.to)?])
+    }
 }
 
 /// Facts, and what is compared of them.

@@ -271,21 +271,10 @@ mod tests {
     use futures::stream;
 
     use super::*;
-    use crate::journal::definition::{
-        Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track,
-    };
+    use crate::journal::definition::Definition;
 
     fn shape() -> Arc<Shape> {
-        let definition = Definition {
-            keys: vec!["k".into()],
-            sequence: None,
-            delete_when: None,
-            track: Track::All,
-            ignore_nulls: IgnoreNulls::No,
-            late: Late::default(),
-            columns: PeriodColumns::default(),
-            open_end: OpenEnd::Null,
-        };
+        let definition = Definition::plain(&["k"], None);
         let declared = Arc::new(Schema::new(vec![
             Field::new("k", DataType::Int64, true),
             Field::new("v", DataType::Int64, true),

@@ -220,6 +220,21 @@ pub(crate) fn fraction(text: &str) -> Option<f64> {
 }
 
 impl Definition {
+    /// Keys and a sequence, and nothing else said.
+    #[cfg(test)]
+    pub(crate) fn plain(keys: &[&str], sequence: Option<&str>) -> Self {
+        Self {
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            sequence: sequence.map(str::to_owned),
+            delete_when: None,
+            track: Track::default(),
+            ignore_nulls: IgnoreNulls::default(),
+            late: Late::default(),
+            columns: PeriodColumns::default(),
+            open_end: OpenEnd::default(),
+        }
+    }
+
     /// Columns that the clauses on tracking and on NULLs list.
     fn lists(&mut self) -> impl Iterator<Item = &mut Vec<String>> {
         let tracked = match &mut self.track {
@@ -304,16 +319,7 @@ mod tests {
     use super::*;
 
     fn plain() -> Definition {
-        Definition {
-            keys: vec!["client_id".into()],
-            sequence: Some("updated_at".into()),
-            delete_when: None,
-            track: Track::All,
-            ignore_nulls: IgnoreNulls::No,
-            late: Late::default(),
-            columns: PeriodColumns::default(),
-            open_end: OpenEnd::Null,
-        }
+        Definition::plain(&["client_id"], Some("updated_at"))
     }
 
     fn kept(definition: &Definition) -> BTreeMap<String, String> {

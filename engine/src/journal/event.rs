@@ -287,19 +287,14 @@ mod tests {
         Date32Array, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray, UInt32Array,
     };
 
-    use super::super::definition::{Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track};
+    use super::super::definition::{Definition, OpenEnd, PeriodColumns};
     use super::*;
 
     fn shape(open_end: OpenEnd) -> Shape {
         let definition = Definition {
-            keys: vec!["k".into()],
-            sequence: Some("day".into()),
-            delete_when: None,
-            track: Track::All,
-            ignore_nulls: IgnoreNulls::No,
-            late: Late::default(),
             columns: PeriodColumns::named("dbt").unwrap(),
             open_end,
+            ..Definition::plain(&["k"], Some("day"))
         };
         let declared: SchemaRef = Arc::new(Schema::new(vec![
             Field::new("k", DataType::Int64, false),

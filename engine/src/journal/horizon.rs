@@ -11,12 +11,10 @@ mod tests;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use datafusion::physical_plan::ExecutionPlan;
-use futures::FutureExt;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -149,30 +147,12 @@ pub(crate) fn over(head: &Snapshot, keeping: &Keeping) -> Result<Option<Kept>> {
     Ok((before.as_ref() != Some(&now)).then_some(now))
 }
 
-/// The kept events of a version, in no order. A file calls the columns as the table's own files do, so that one that
-/// was renamed keeps its values; what a file lacks is NULL.
-pub(crate) fn scan(
-    session: &dyn Session,
-    shape: &Shape,
-    root: &TableRoot,
-    metadata: &Metadata,
-    kept: &Kept,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let table = table(shape, root, metadata, kept)?;
-    // To plan a scan only deletion vectors are read, and these files have none.
-    let plan = table.scan(session, None, &[], None).now_or_never();
-    let plan = plan.ok_or_else(|| {
-        Error::internal(format!(
-            "the scan of kept events of table {} waits for something",
-            shape.table
-        ))
-    })?;
-    Ok(plan?)
-}
-
-/// Those of them that pass `filters` on key columns, such as the least and the greatest key of a write: a file is in the
-/// order of its keys, so only the pages around these are read.
-pub(crate) async fn scan_where(
+/// The kept events of a version that pass `filters`, in no order. A file calls the columns as the table's own files do,
+/// so that one that was renamed keeps its values; what a file lacks is NULL.
+///
+/// Filters are on key columns, such as the least and the greatest key of a write: a file is in the order of its keys, so
+/// only the pages around these are read.
+pub(crate) async fn scan(
     state: &SessionState,
     shape: &Shape,
     root: &TableRoot,

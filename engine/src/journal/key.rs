@@ -226,20 +226,11 @@ mod tests {
     use arrow::array::{Int64Array, StringArray, StringViewArray};
     use arrow::datatypes::{Field, Schema};
 
-    use super::super::definition::{Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track};
+    use super::super::definition::Definition;
     use super::*;
 
     fn shape() -> Shape {
-        let definition = Definition {
-            keys: vec!["name".into(), "k".into()],
-            sequence: None,
-            delete_when: None,
-            track: Track::All,
-            ignore_nulls: IgnoreNulls::No,
-            late: Late::default(),
-            columns: PeriodColumns::named("selvedge").unwrap(),
-            open_end: OpenEnd::Null,
-        };
+        let definition = Definition::plain(&["name", "k"], None);
         let declared: SchemaRef = Arc::new(Schema::new(vec![
             Field::new("k", DataType::Int64, false),
             Field::new("name", DataType::Utf8View, false),

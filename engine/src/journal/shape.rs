@@ -393,16 +393,7 @@ mod tests {
     }
 
     fn definition() -> Definition {
-        Definition {
-            keys: vec!["client_id".into()],
-            sequence: Some("updated_at".into()),
-            delete_when: None,
-            track: Track::All,
-            ignore_nulls: IgnoreNulls::No,
-            late: Late::default(),
-            columns: PeriodColumns::default(),
-            open_end: OpenEnd::Null,
-        }
+        Definition::plain(&["client_id"], Some("updated_at"))
     }
 
     fn shape(definition: Definition) -> Result<Shape> {

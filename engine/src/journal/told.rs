@@ -44,12 +44,7 @@ mod tests {
     use crate::table::actions::{Metadata, Protocol};
 
     fn table(note: Option<Txn>) -> Snapshot {
-        let protocol = Protocol {
-            min_reader_version: 1,
-            min_writer_version: 2,
-            reader_features: None,
-            writer_features: None,
-        };
+        let protocol = Protocol::plain(1, 2);
         let metadata = Metadata::of_files([]);
         let mut table = Snapshot::draft(&protocol, &metadata, Arc::new(Schema::empty()));
         if let Some(note) = note {

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use serde_json::Value;
@@ -16,9 +16,6 @@ use crate::journal::horizon::{self, Keeping, Kept};
 use crate::table::actions::Action;
 use crate::table::snapshot::{Snapshot, TableRoot};
 use crate::table::{log, vacuumed};
-
-/// Commits fetched at once.
-const READ_AHEAD: usize = 16;
 
 /// Those that a version lists.
 pub(super) fn of(root: &TableRoot, snapshot: &Snapshot) -> Result<HashSet<Path>> {
@@ -83,17 +80,9 @@ pub(super) async fn unused(
 async fn needed(job: &Job, base: &Arc<Snapshot>, horizon_ms: i64) -> Result<HashSet<Path>> {
     let root = &job.table.root;
     let mut needed = of(root, base)?;
-    let mut commits = log::list(root, 0).await?.commits;
-    commits.retain(|version| *version <= base.version);
-    let mut newer = stream::iter(commits.into_iter().rev())
-        .map(|version| log::read(root, version))
-        .buffered(READ_AHEAD)
-        .boxed();
+    let mut newer = log::newer(root, base.version, horizon_ms).await?;
     let mut first = base.version;
     while let Some(commit) = newer.try_next().await? {
-        let Some(commit) = commit.filter(|commit| commit.time_ms() > horizon_ms) else {
-            break;
-        };
         for action in &commit.actions {
             needed.extend(told(root, action)?);
         }

@@ -30,7 +30,6 @@ pub(crate) mod vacuum;
 pub(crate) mod verify;
 mod zorder;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
@@ -44,8 +43,7 @@ use crate::settings::Settings;
 use crate::table::handle::Table;
 use crate::table::snapshot::{DataFile, Snapshot};
 use crate::table::versioned::VersionedTable;
-use crate::write::commit::{self, Intent, Outcome, Removes};
-use crate::write::conflict::Reads;
+use crate::write::commit::{self, Intent, Outcome};
 use crate::write::files::FileSink;
 use crate::write::report::WriteReport;
 
@@ -100,29 +98,11 @@ impl Job {
 
     /// A commit to `base` that changes nothing yet.
     fn intent(&self, base: &Arc<Snapshot>, operation: &'static str) -> Intent {
+        let base = Some(Arc::clone(base));
+        let (name, user) = (self.name.clone(), self.user.clone());
         Intent {
-            name: self.name.clone(),
-            base: Some(Arc::clone(base)),
-            operation,
-            parameters: BTreeMap::new(),
-            protocol: None,
-            metadata: None,
-            adds: Vec::new(),
-            removes: Removes::None,
-            user: self.user.clone(),
-            reads: Reads::Nothing,
-            vectors: None,
             rearranges: true,
-            transaction: None,
-            quarantine: Vec::new(),
-            replayed: Vec::new(),
-            keeping: None,
-            compares: false,
-            forgets: false,
-            report: WriteReport {
-                batch_id: self.batch_id,
-                ..WriteReport::default()
-            },
+            ..Intent::new(name, base, operation, user, self.batch_id)
         }
     }
 

@@ -31,9 +31,6 @@ use crate::write::commit::Intent;
 /// Objects between two looks at whether somebody has brought one of them back.
 const BATCH_OBJECTS: usize = 1000;
 
-/// Commits fetched at once.
-const READ_AHEAD: usize = 16;
-
 /// Clocks of a store and of this machine may differ by so much.
 pub(super) const CLOCK_SKEW_MS: i64 = 10 * 60 * 1000;
 
@@ -164,16 +161,8 @@ async fn needed(
     // Checkpoints forget removals when the table's own retention is over. Whoever asks for a longer one has
     // them read from the commits.
     if retention_ms > retention::deleted_files_ms(base)? {
-        let mut commits = log::list(root, 0).await?.commits;
-        commits.retain(|version| *version <= base.version);
-        let mut newer = stream::iter(commits.into_iter().rev())
-            .map(|version| log::read(root, version))
-            .buffered(READ_AHEAD)
-            .boxed();
+        let mut newer = log::newer(root, base.version, horizon_ms).await?;
         while let Some(commit) = newer.try_next().await? {
-            let Some(commit) = commit.filter(|commit| commit.time_ms() > horizon_ms) else {
-                break;
-            };
             for action in &commit.actions {
                 if let Action::Remove(remove) = action {
                     let vector = remove.deletion_vector.as_ref();

@@ -1,6 +1,5 @@
 //! ALTER TABLE and DROP.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::ObjectName;
@@ -18,9 +17,8 @@ use crate::catalog::{DEFAULT_SCHEMA, INFORMATION_SCHEMA};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{self, AlterAction, Drop, DropKind};
 use crate::table::protocol;
-use crate::write::commit::{self, Intent, Outcome, Removes};
+use crate::write::commit::{self, Intent, Outcome};
 use crate::write::conflict::Reads;
-use crate::write::report::WriteReport;
 use crate::write::target::NewTable;
 
 /// ALTER TABLE.
@@ -265,40 +263,19 @@ pub(super) async fn amend(
     exclusive: bool,
 ) -> Result<()> {
     let protocol = (new.protocol != *opened.snapshot.protocol).then_some(new.protocol);
-    let outcome = commit::commit(
-        Arc::clone(&opened.handle),
-        Intent {
-            name: opened.name.clone(),
-            base: Some(Arc::clone(&opened.snapshot)),
-            operation,
-            parameters: BTreeMap::new(),
-            protocol,
-            metadata: Some(new.metadata),
-            adds: Vec::new(),
-            removes: Removes::None,
-            user: scope.user.clone(),
-            reads: if exclusive {
-                Reads::Exclusive
-            } else {
-                Reads::Nothing
-            },
-            vectors: None,
-            rearranges: false,
-            transaction: None,
-            quarantine: Vec::new(),
-            replayed: Vec::new(),
-            keeping: None,
-            compares: false,
-            forgets: false,
-            report: WriteReport {
-                batch_id: scope.batch_id,
-                ..WriteReport::default()
-            },
+    let base = Some(Arc::clone(&opened.snapshot));
+    let (name, user) = (opened.name.clone(), scope.user.clone());
+    let intent = Intent {
+        protocol,
+        metadata: Some(new.metadata),
+        reads: match exclusive {
+            true => Reads::Exclusive,
+            false => Reads::Nothing,
         },
-        &scope.engine.settings,
-    )
-    .await?;
-    match outcome {
+        ..Intent::new(name, base, operation, user, scope.batch_id)
+    };
+    let handle = Arc::clone(&opened.handle);
+    match commit::commit(handle, intent, &scope.engine.settings).await? {
         Outcome::Committed(..) => Ok(()),
         Outcome::Conflict(reason) => {
             Err(Error::new(ErrorKind::Conflict, reason).with_hint("run the statement again"))

@@ -267,7 +267,11 @@ impl PartitionStream for FileChanges {
         let rows = context.session_config().batch_size();
         let begin = Step::Begin {
             file: self.file.clone(),
-            changes: Changes::new(Arc::clone(&self.terms), self.emptied.clone()),
+            changes: Changes::new(
+                Arc::clone(&self.terms),
+                self.emptied.clone(),
+                context.memory_pool(),
+            ),
         };
         let (first, tombstones) = (self.first, Arc::clone(&self.tombstones));
         let batches = stream::try_unfold(begin, move |step| {

@@ -22,7 +22,7 @@ use datafusion::physical_expr::LexOrdering;
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::{ObjectMeta, ObjectStore};
 
-use crate::table::footer::{SoundFooters, without_float_bounds};
+use crate::table::footer::{self, without_float_bounds};
 
 /// Reads Parquet files; writes none.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ impl FileFormat for SoundParquet {
             return internal_err!("a Parquet scan is not one");
         };
         let runtime = state.runtime_env();
-        let footers = SoundFooters::new(CachedParquetFileReaderFactory::new(
+        let footers = footer::sound(CachedParquetFileReaderFactory::new(
             runtime.object_store(scan.object_store_url.clone())?,
             runtime.cache_manager.get_file_metadata_cache(),
         ));

@@ -25,7 +25,6 @@ use crate::table::handle::Table;
 use crate::table::snapshot::Snapshot;
 use crate::table::{log, mapping, protocol, schema as delta, widening};
 use crate::write::commit::{self, Intent, Outcome, Removes};
-use crate::write::conflict::Reads;
 use crate::write::report::WriteReport;
 use crate::write::target::{JournalMode, JournalTarget, NewTable};
 
@@ -71,40 +70,19 @@ impl Spec {
 /// A table without rows.
 pub(super) async fn empty(scope: &Arc<Scope>, spec: &Spec) -> Result<()> {
     let site = Site::prepare(scope, spec).await?;
-    let outcome = commit::commit(
-        Arc::clone(&site.handle),
-        Intent {
-            name: spec.name(),
-            base: site.base.clone(),
-            operation: site.operation(spec),
-            parameters: BTreeMap::new(),
-            protocol: Some(site.new.protocol.clone()),
-            metadata: Some(site.new.metadata.clone()),
-            adds: Vec::new(),
-            removes: if site.base.is_some() {
-                Removes::All
-            } else {
-                Removes::None
-            },
-            user: scope.user.clone(),
-            reads: Reads::Nothing,
-            vectors: None,
-            rearranges: false,
-            transaction: None,
-            quarantine: Vec::new(),
-            replayed: Vec::new(),
-            keeping: None,
-            compares: false,
-            forgets: false,
-            report: WriteReport {
-                batch_id: scope.batch_id,
-                ..WriteReport::default()
-            },
+    let (base, user) = (site.base.clone(), scope.user.clone());
+    let operation = site.operation(spec);
+    let intent = Intent {
+        protocol: Some(site.new.protocol.clone()),
+        metadata: Some(site.new.metadata.clone()),
+        removes: match base {
+            Some(_) => Removes::All,
+            None => Removes::None,
         },
-        &scope.engine.settings,
-    )
-    .await;
-    let committed = match outcome {
+        ..Intent::new(spec.name(), base, operation, user, scope.batch_id)
+    };
+    let handle = Arc::clone(&site.handle);
+    let committed = match commit::commit(handle, intent, &scope.engine.settings).await {
         Ok(Outcome::Committed(..)) => Ok(()),
         Ok(Outcome::Conflict(reason)) => Err(Error::new(ErrorKind::Conflict, reason)),
         Ok(Outcome::Unknown(error)) | Err(error) => Err(error),

@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use url::Url;
 
-use crate::around::{Around, AroundExec};
+use crate::around::{Around, AroundExec, within};
 use crate::error::Error;
 use crate::store::{Held, HoldingStore};
 
@@ -94,16 +94,7 @@ fn holding(context: &TaskContext, held: &Arc<Held>) -> Arc<TaskContext> {
         object_store_registry: Arc::new(stores),
         ..RuntimeEnv::clone(&runtime)
     };
-    Arc::new(TaskContext::new(
-        context.task_id(),
-        context.session_id(),
-        context.session_config().clone(),
-        context.scalar_functions().clone(),
-        context.higher_order_functions().clone(),
-        context.aggregate_functions().clone(),
-        context.window_functions().clone(),
-        Arc::new(runtime),
-    ))
+    within(context, runtime)
 }
 
 #[derive(Debug)]

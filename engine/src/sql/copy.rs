@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::create::Once;
 use super::reader::Reader;
 use super::statement::{CopyInto, CopySource, CopyTo, FileFormat, Statement};
-use crate::error::{Error, Result};
+use crate::error::{Error, Position, Result};
 
 pub(super) fn copy(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.expect(&["COPY"])?;
@@ -31,13 +31,8 @@ pub(super) fn copy(reader: &mut Reader<'_>) -> Result<Statement> {
     }
     reader.expect(&["TO"])?;
     let target = reader.string()?;
-    let place = reader.position();
-    let Clauses {
-        format,
-        debezium,
-        options,
-    } = clauses(reader)?;
-    if debezium {
+    let clauses = clauses(reader)?;
+    if let Some(place) = clauses.debezium {
         let error = Error::unsupported("COPY .. TO a file as DEBEZIUM is not supported")
             .with_hint("COPY INTO t FROM 'files' FORMAT DEBEZIUM reads changes of a journal");
         return Err(error.with_position(place));
@@ -45,8 +40,8 @@ pub(super) fn copy(reader: &mut Reader<'_>) -> Result<Statement> {
     Ok(Statement::CopyTo(CopyTo {
         source,
         target,
-        format,
-        options,
+        format: clauses.format,
+        options: clauses.options,
     }))
 }
 
@@ -68,13 +63,8 @@ fn copy_into(reader: &mut Reader<'_>) -> Result<Statement> {
     } else {
         vec![reader.string()?]
     };
-    let place = reader.position();
-    let Clauses {
-        format,
-        debezium,
-        options,
-    } = clauses(reader)?;
-    if debezium && !columns.is_empty() {
+    let clauses = clauses(reader)?;
+    if let (Some(place), false) = (clauses.debezium, columns.is_empty()) {
         let error = Error::invalid("FORMAT DEBEZIUM and a list of columns exclude each other")
             .with_hint("the fields of a change are found by their names");
         return Err(error.with_position(place));
@@ -83,29 +73,30 @@ fn copy_into(reader: &mut Reader<'_>) -> Result<Statement> {
         table,
         columns,
         files,
-        format,
-        debezium,
-        options,
+        format: clauses.format,
+        debezium: clauses.debezium.is_some(),
+        options: clauses.options,
     }))
 }
 
+#[derive(Default)]
 struct Clauses {
     format: Option<FileFormat>,
-    /// Not a format of files: lines that say what changed.
-    debezium: bool,
+    /// Where it is named. Not a format of files: lines that say what changed.
+    debezium: Option<Position>,
     options: Vec<(String, String)>,
 }
 
 /// `{STORED AS | FORMAT | FILEFORMAT} format` and `OPTIONS (..)`, in any order.
 fn clauses(reader: &mut Reader<'_>) -> Result<Clauses> {
-    let (mut format, mut debezium, mut options) = (None, false, vec![]);
+    let mut clauses = Clauses::default();
     let mut seen = Once::default();
     loop {
         let place = reader.position();
         if reader.sees(&["OPTIONS"]) {
             seen.first("OPTIONS", reader)?;
             reader.take(&["OPTIONS"]);
-            options = reader.options()?;
+            clauses.options = reader.options()?;
         } else if reader.take(&["STORED", "AS"])
             || reader.take(&["FORMAT"])
             || reader.take(&["FILEFORMAT"])
@@ -113,7 +104,7 @@ fn clauses(reader: &mut Reader<'_>) -> Result<Clauses> {
             seen.first("the file format", reader)?;
             reader.take_symbol(&Token::Eq);
             if reader.take(&["DEBEZIUM"]) {
-                debezium = true;
+                clauses.debezium = Some(place);
                 continue;
             }
             let named = reader.file_format()?;
@@ -122,15 +113,11 @@ fn clauses(reader: &mut Reader<'_>) -> Result<Clauses> {
                     .with_hint("CREATE EXTERNAL TABLE .. STORED AS DELTA registers a DELTA table");
                 return Err(error.with_position(place));
             }
-            format = Some(named);
+            clauses.format = Some(named);
         } else if reader.sees(&["PARTITIONED"]) {
             return Err(reader.unsupported("COPY .. PARTITIONED BY"));
         } else {
-            return Ok(Clauses {
-                format,
-                debezium,
-                options,
-            });
+            return Ok(clauses);
         }
     }
 }

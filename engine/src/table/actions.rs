@@ -40,6 +40,19 @@ pub(crate) struct Protocol {
     pub writer_features: Option<Vec<String>>,
 }
 
+impl Protocol {
+    /// One without features.
+    #[cfg(test)]
+    pub(crate) fn plain(min_reader_version: i32, min_writer_version: i32) -> Self {
+        Self {
+            min_reader_version,
+            min_writer_version,
+            reader_features: None,
+            writer_features: None,
+        }
+    }
+}
+
 /// Identity, schema, partitioning and properties of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

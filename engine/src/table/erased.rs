@@ -82,7 +82,6 @@ pub(crate) async fn check(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use datafusion::arrow::datatypes::Schema;
@@ -94,22 +93,8 @@ mod tests {
     use crate::table::actions::{Metadata, Protocol};
 
     fn snapshot(version: u64, note: Option<Txn>) -> Snapshot {
-        let protocol = Protocol {
-            min_reader_version: 1,
-            min_writer_version: 2,
-            reader_features: None,
-            writer_features: None,
-        };
-        let metadata = Metadata {
-            id: "id".into(),
-            name: None,
-            description: None,
-            format: Default::default(),
-            schema_string: String::new(),
-            partition_columns: vec![],
-            created_time: None,
-            configuration: BTreeMap::new(),
-        };
+        let protocol = Protocol::plain(1, 2);
+        let metadata = Metadata::of_files([]);
         let mut snapshot = Snapshot {
             version,
             ..Snapshot::draft(&protocol, &metadata, Arc::new(Schema::empty()))

@@ -7,12 +7,8 @@
 //! which 0.0 and -0.0 differ. Files of ours bound a chunk only if it is free of NaN; of all others
 //! the bounds of floats are taken away before DataFusion prunes by them.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::stats::Precision;
 use datafusion::common::{Result, ScalarValue, Statistics};
@@ -21,17 +17,15 @@ use datafusion::datasource::physical_plan::parquet::{
     DefaultParquetFileReaderFactory, ParquetFileReaderFactory,
 };
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use object_store::ObjectStore;
-use parking_lot::Mutex;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::basic::{LogicalType, Type};
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::{Statistics as ChunkStatistics, ValueStatistics};
+
+use super::reader::{FooterChange, Readers};
 
 /// Begins the writer's name in the files of this engine. With its version it has the form that the
 /// format asks for: Spark ignores the statistics of writers it cannot parse.
@@ -86,34 +80,39 @@ pub(crate) fn holds_floats(columns: &Schema) -> bool {
     fields.any(|field| within(field.data_type()))
 }
 
-/// The footer without what it says of floats, unless this engine wrote it.
-fn sound(footer: Arc<ParquetMetaData>) -> ParquetResult<Arc<ParquetMetaData>> {
-    let writer = footer.file_metadata().created_by();
-    let columns = footer.file_metadata().schema_descr().columns();
-    let float = |leaf: &usize| match columns[*leaf].physical_type() {
-        Type::FLOAT | Type::DOUBLE => true,
-        _ => columns[*leaf].logical_type_ref() == Some(&LogicalType::Float16),
-    };
-    let floats: Vec<usize> = (0..columns.len()).filter(float).collect();
-    if floats.is_empty() || writer.is_some_and(|writer| writer.starts_with(WRITER)) {
-        return Ok(footer);
-    }
-    let mut builder = ParquetMetaData::clone(&footer).into_builder();
-    let mut groups = builder.take_row_groups();
-    for group in &mut groups {
-        for &leaf in &floats {
-            let chunk = &mut group.columns_mut()[leaf];
-            *chunk = unbounded(chunk.clone())?;
+/// Footers without what they say of floats, unless this engine wrote them.
+#[derive(Debug)]
+pub(super) struct Sound;
+
+impl FooterChange for Sound {
+    fn changed(&self, footer: Arc<ParquetMetaData>) -> ParquetResult<Arc<ParquetMetaData>> {
+        let writer = footer.file_metadata().created_by();
+        let columns = footer.file_metadata().schema_descr().columns();
+        let float = |leaf: &usize| match columns[*leaf].physical_type() {
+            Type::FLOAT | Type::DOUBLE => true,
+            _ => columns[*leaf].logical_type_ref() == Some(&LogicalType::Float16),
+        };
+        let floats: Vec<usize> = (0..columns.len()).filter(float).collect();
+        if floats.is_empty() || writer.is_some_and(|writer| writer.starts_with(WRITER)) {
+            return Ok(footer);
         }
-    }
-    let mut pages = builder.take_column_index();
-    for group in pages.iter_mut().flatten() {
-        for &leaf in &floats {
-            group[leaf] = ColumnIndexMetaData::NONE;
+        let mut builder = ParquetMetaData::clone(&footer).into_builder();
+        let mut groups = builder.take_row_groups();
+        for group in &mut groups {
+            for &leaf in &floats {
+                let chunk = &mut group.columns_mut()[leaf];
+                *chunk = unbounded(chunk.clone())?;
+            }
         }
+        let mut pages = builder.take_column_index();
+        for group in pages.iter_mut().flatten() {
+            for &leaf in &floats {
+                group[leaf] = ColumnIndexMetaData::NONE;
+            }
+        }
+        let footer = builder.set_row_groups(groups).set_column_index(pages);
+        Ok(Arc::new(footer.build()))
     }
-    let footer = builder.set_row_groups(groups).set_column_index(pages);
-    Ok(Arc::new(footer.build()))
 }
 
 /// Statistics read from a footer, in which bounds of floats are hints only.
@@ -134,112 +133,19 @@ pub(crate) fn without_float_bounds(mut statistics: Statistics) -> Statistics {
     statistics
 }
 
-/// Footers that were changed lately. A scan opens each piece of a file by itself, with one footer out of a cache.
-#[derive(Debug, Default)]
-pub(super) struct Changed(Mutex<VecDeque<[Arc<ParquetMetaData>; 2]>>);
-
-impl Changed {
-    /// More than there are files being read at a time.
-    const KEPT: usize = 32;
-
-    /// `footer` as `change` makes it.
-    pub(super) fn of(
-        &self,
-        footer: Arc<ParquetMetaData>,
-        change: impl FnOnce(Arc<ParquetMetaData>) -> ParquetResult<Arc<ParquetMetaData>>,
-    ) -> ParquetResult<Arc<ParquetMetaData>> {
-        let same = |known: &&[Arc<ParquetMetaData>; 2]| Arc::ptr_eq(&known[0], &footer);
-        let known = self.0.lock().iter().find(same).cloned();
-        if let Some([_, changed]) = known {
-            return Ok(changed);
-        }
-        let changed = change(Arc::clone(&footer))?;
-        let mut known = self.0.lock();
-        known.truncate(Self::KEPT - 1);
-        known.push_front([footer, Arc::clone(&changed)]);
-        Ok(changed)
-    }
+/// `inner`, with footers that pruning may trust.
+pub(crate) fn sound(inner: impl ParquetFileReaderFactory) -> impl ParquetFileReaderFactory {
+    Readers::new(inner, PageIndexPolicy::Skip, vec![Box::new(Sound)])
 }
 
-/// Opens files with footers that pruning may trust.
-#[derive(Debug)]
-pub(crate) struct SoundFooters<F> {
-    inner: F,
-    changed: Arc<Changed>,
-}
-
-impl<F> SoundFooters<F> {
-    pub(crate) fn new(inner: F) -> Self {
-        Self {
-            inner,
-            changed: Arc::default(),
-        }
-    }
-}
-
-impl<F: ParquetFileReaderFactory> ParquetFileReaderFactory for SoundFooters<F> {
-    fn create_reader(
-        &self,
-        partition_index: usize,
-        file: PartitionedFile,
-        metadata_size_hint: Option<usize>,
-        metrics: &ExecutionPlanMetricsSet,
-    ) -> Result<Box<dyn AsyncFileReader + Send>> {
-        let inner = self
-            .inner
-            .create_reader(partition_index, file, metadata_size_hint, metrics)?;
-        Ok(Box::new(SoundReader {
-            inner,
-            changed: Arc::clone(&self.changed),
-        }))
-    }
-}
-
-/// One file, with a footer that pruning may trust.
-pub(crate) struct SoundReader {
-    inner: Box<dyn AsyncFileReader + Send>,
-    changed: Arc<Changed>,
-}
-
-impl SoundReader {
-    /// A file that is read outside of any scan.
-    pub(crate) fn open(store: Arc<dyn ObjectStore>, file: PartitionedFile) -> Result<Self> {
-        let files = DefaultParquetFileReaderFactory::new(store);
-        Ok(Self {
-            inner: files.create_reader(0, file, None, &ExecutionPlanMetricsSet::new())?,
-            changed: Arc::default(),
-        })
-    }
-}
-
-impl AsyncFileReader for SoundReader {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        self.inner.get_bytes(range)
-    }
-
-    fn get_byte_ranges(
-        &mut self,
-        ranges: Vec<Range<u64>>,
-    ) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
-        self.inner.get_byte_ranges(ranges)
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
-        async move {
-            let footer = self.inner.get_metadata(options).await?;
-            self.changed.of(footer, sound)
-        }
-        .boxed()
-    }
-}
-
-impl fmt::Debug for SoundReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SoundReader").finish_non_exhaustive()
-    }
+/// A file that is read outside of any scan, with a footer that may be trusted.
+pub(crate) fn open(
+    store: Arc<dyn ObjectStore>,
+    file: PartitionedFile,
+) -> Result<Box<dyn AsyncFileReader>> {
+    let files = sound(DefaultParquetFileReaderFactory::new(store));
+    let reader = files.create_reader(0, file, None, &ExecutionPlanMetricsSet::new())?;
+    Ok(reader)
 }
 
 #[cfg(test)]

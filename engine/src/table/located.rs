@@ -120,8 +120,7 @@ pub(crate) async fn indexed_footer(
     file: &DataFile,
 ) -> Result<Arc<ParquetMetaData>> {
     let meta = file.object_meta(root)?;
-    let footer = source::footer(session, root, &meta, PageIndexPolicy::Optional).await?;
-    Ok(footer)
+    source::footer(session, root, &meta, PageIndexPolicy::Optional).await
 }
 
 /// The footer of a data file, in the names of the file.

@@ -5,13 +5,18 @@
 //! mark; they are read as they are.
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::future::ready;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::actions::{Action, CommitInfo, Marker};
 use super::snapshot::TableRoot;
 use crate::error::{Error, Result};
+
+/// Commits fetched at once.
+const READ_AHEAD: usize = 16;
 
 /// One commit as read from the log.
 #[derive(Debug, Clone)]
@@ -223,6 +228,23 @@ pub(crate) async fn read(root: &TableRoot, version: u64) -> Result<Option<Commit
         actions: decode(path.as_ref(), &bytes)?,
         modified_ms,
     }))
+}
+
+/// The commits up to `last` that were made after `since_ms`, the newest first. A version that is missing ends them.
+pub(crate) async fn newer(
+    root: &TableRoot,
+    last: u64,
+    since_ms: i64,
+) -> Result<BoxStream<'_, Result<Commit>>> {
+    let mut versions = list(root, 0).await?.commits;
+    versions.retain(|version| *version <= last);
+    let newer = stream::iter(versions.into_iter().rev())
+        .map(move |version| read(root, version))
+        .buffered(READ_AHEAD)
+        .map_ok(move |commit| commit.filter(|commit| commit.time_ms() > since_ms))
+        .try_take_while(|commit| ready(Ok(commit.is_some())))
+        .try_filter_map(|commit| ready(Ok(commit)));
+    Ok(newer.boxed())
 }
 
 /// What the log folder holds from `from` on.

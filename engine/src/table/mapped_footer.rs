@@ -8,103 +8,21 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema};
-use datafusion::common::Result;
-use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
-use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataBuilder};
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 
-use super::footer::Changed;
 use super::mapping::{self, Mode};
-
-/// Readers of files of a table with column mapping.
-#[derive(Debug)]
-pub(super) struct MappedReaders<F> {
-    inner: F,
-    names: Arc<Names>,
-}
-
-impl<F> MappedReaders<F> {
-    /// `inner` for files of a table of `schema`, the schema of its snapshot.
-    pub(super) fn new(inner: F, mode: Mode, schema: &Schema) -> Self {
-        let names = Names {
-            by_id: mode == Mode::Id,
-            columns: Group::new(schema.fields()),
-            changed: Changed::default(),
-        };
-        Self {
-            inner,
-            names: Arc::new(names),
-        }
-    }
-}
-
-impl<F: ParquetFileReaderFactory> ParquetFileReaderFactory for MappedReaders<F> {
-    fn create_reader(
-        &self,
-        partition_index: usize,
-        file: PartitionedFile,
-        metadata_size_hint: Option<usize>,
-        metrics: &ExecutionPlanMetricsSet,
-    ) -> Result<Box<dyn AsyncFileReader + Send>> {
-        let inner = self
-            .inner
-            .create_reader(partition_index, file, metadata_size_hint, metrics)?;
-        Ok(Box::new(MappedReader {
-            inner,
-            names: Arc::clone(&self.names),
-        }))
-    }
-}
-
-struct MappedReader {
-    inner: Box<dyn AsyncFileReader + Send>,
-    names: Arc<Names>,
-}
-
-impl AsyncFileReader for MappedReader {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
-        self.inner.get_bytes(range)
-    }
-
-    fn get_byte_ranges(
-        &mut self,
-        ranges: Vec<Range<u64>>,
-    ) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
-        self.inner.get_byte_ranges(ranges)
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
-        let names = Arc::clone(&self.names);
-        let inner = self.inner.get_metadata(options);
-        async move {
-            let footer = inner.await?;
-            names.changed.of(footer, |footer| names.footer(footer))
-        }
-        .boxed()
-    }
-}
+use super::reader::FooterChange;
 
 /// The names of a table's columns, by what files call them.
 #[derive(Debug)]
-struct Names {
+pub(super) struct Names {
     by_id: bool,
     columns: Group,
-    changed: Changed,
 }
 
 /// Columns of a table, or fields of a struct.
@@ -163,9 +81,9 @@ impl Inner {
     }
 }
 
-impl Names {
+impl FooterChange for Names {
     /// `footer` with the columns called as in the table; the same footer where they are already.
-    fn footer(&self, footer: Arc<ParquetMetaData>) -> ParquetResult<Arc<ParquetMetaData>> {
+    fn changed(&self, footer: Arc<ParquetMetaData>) -> ParquetResult<Arc<ParquetMetaData>> {
         let file = footer.file_metadata();
         let root = file.schema_descr().root_schema();
         let columns = self.group(root.get_fields(), &self.columns)?;
@@ -192,6 +110,16 @@ impl Names {
             .set_offset_index(footer.offset_index().cloned())
             .build();
         Ok(Arc::new(renamed))
+    }
+}
+
+impl Names {
+    /// Of a table of `schema`, the schema of its snapshot.
+    pub(super) fn new(mode: Mode, schema: &Schema) -> Self {
+        Self {
+            by_id: mode == Mode::Id,
+            columns: Group::new(schema.fields()),
+        }
     }
 
     fn group(&self, types: &[TypePtr], group: &Group) -> ParquetResult<Vec<TypePtr>> {

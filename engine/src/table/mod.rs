@@ -16,6 +16,7 @@
 //! | `mapped_footer` | footers of files, in the names of queries |
 //! | `widening` | types of columns that have grown |
 //! | `snapshot` | one version in memory |
+//! | `reader` | readers of Parquet files, with changed footers |
 //! | `footer` | Parquet footers, without bounds that NaN makes untrue |
 //! | `handle` | one table of an engine: cache, queue of writers |
 //! | `running` | writes of this process that have not ended |
@@ -26,7 +27,8 @@
 //! | `leaves` | which columns files hold |
 //! | `located` | where the rows of a scan are: file and position |
 //! | `records/` | what writes said of their rules, and which rows they quarantined |
-//! | `pieces` | a file without its deleted rows, in pieces of row groups |
+//! | `pieces` | what deletion vectors leave of files, in pieces of row groups |
+//! | `visible` | the Parquet source, without the rows they hide |
 //! | `versioned` | a snapshot as DataFusion's `TableProvider` |
 //! | `journal` | a journal by valid time, as views of its raw table |
 //! | `changes` | what versions brought and took, as a table of its own |
@@ -52,6 +54,7 @@ pub(crate) mod partition;
 mod pieces;
 pub(crate) mod protocol;
 pub(crate) mod prune;
+mod reader;
 pub(crate) mod records;
 pub(crate) mod replay;
 pub(crate) mod retention;
@@ -62,4 +65,5 @@ mod source;
 pub(crate) mod stats;
 pub(crate) mod vacuumed;
 pub(crate) mod versioned;
+mod visible;
 pub(crate) mod widening;

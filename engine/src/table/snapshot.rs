@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 use super::actions::{Add, DeletionVector, Metadata, Protocol, Remove, Txn};
 use super::mapping::Mode;
-use super::pieces::{self, Group};
+use super::pieces::Remains;
 use super::stats::FileStats;
 
 /// One immutable version of a table. Cloning is cheap: the file map is shared between versions.
@@ -50,7 +50,7 @@ pub(crate) struct DataFile {
     pub add: Add,
     stats: OnceLock<Option<FileStats>>,
     deleted: OnceCell<Arc<RoaringTreemap>>,
-    groups: OnceLock<Vec<Group>>,
+    remains: OnceLock<Remains>,
 }
 
 /// The same file with the same deleted rows.
@@ -66,7 +66,7 @@ impl DataFile {
             add,
             stats: OnceLock::new(),
             deleted: OnceCell::new(),
-            groups: OnceLock::new(),
+            remains: OnceLock::new(),
         }
     }
 
@@ -94,7 +94,7 @@ impl DataFile {
                 None => OnceCell::new(),
             },
             stats: OnceLock::new(),
-            groups: OnceLock::new(),
+            remains: OnceLock::new(),
             add: Add {
                 deletion_vector: vector,
                 ..add.clone()
@@ -123,24 +123,24 @@ impl DataFile {
         self.deleted.get_or_try_init(load).await.map(Some)
     }
 
-    /// What its deletion vector leaves of each row group, made on first use of the `footer`; `None` without a vector.
-    pub(crate) async fn groups(
+    /// What its deletion vector leaves of it, made on first use of the `footer`; `None` without a vector.
+    pub(crate) async fn remains(
         &self,
         root: &TableRoot,
         footer: impl Future<Output = Result<Arc<ParquetMetaData>>>,
-    ) -> Result<Option<&[Group]>> {
+    ) -> Result<Option<&Remains>> {
         let Some(deleted) = self.deleted(root).await? else {
             return Ok(None);
         };
-        if let Some(groups) = self.groups.get() {
-            return Ok(Some(groups));
+        if let Some(remains) = self.remains.get() {
+            return Ok(Some(remains));
         }
         // Two scans may both make them: neither waits for what the other reads.
-        let groups = pieces::groups(footer.await?.as_ref(), deleted).map_err(|why| {
+        let remains = Remains::new(footer.await?.as_ref(), deleted).map_err(|why| {
             let (table, path) = (root.url(), &self.add.path);
             Error::corrupt(format!("table {table}, data file '{path}': {why}"))
         })?;
-        Ok(Some(self.groups.get_or_init(|| groups)))
+        Ok(Some(self.remains.get_or_init(|| remains)))
     }
 
     /// The file as its store knows it.

@@ -4,7 +4,7 @@
 //! filters -> files (prune) -> enough for the limit -> without deleted rows (pieces) -> FileScanConfig
 //! ```
 //!
-//! Deletion vectors become access plans of the source, so that row groups, pages and bloom
+//! What deletion vectors hide is dropped around the source (`visible`), so that row groups, pages and bloom
 //! filters are pruned, filters are pushed down and files are split between partitions with them as
 //! without. Only the columns a query names reach the source, so that planning never costs
 //! files x columns.
@@ -16,8 +16,9 @@ use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, ScalarValue, Statistics, TableReference, project_schema};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::dml::InsertOp;
@@ -27,14 +28,15 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::footer::{self, SoundFooters};
+use super::footer::{self, Sound};
 use super::located::{self, Located};
-use super::mapped_footer::MappedReaders;
+use super::mapped_footer::Names;
 use super::mapping::{self, Mode};
+use super::reader::FooterChange;
 use super::snapshot::{DataFile, Snapshot, TableRoot};
-use super::source::{self, Indexed};
 use super::stats::{Summary, VisibleStats};
-use super::{partition, pieces, prune};
+use super::visible::Visible;
+use super::{partition, pieces, prune, source};
 use crate::error::Error;
 use crate::journal::definition;
 use crate::journal::shape::Shape;
@@ -227,6 +229,7 @@ impl TableProvider for VersionedTable {
             true => PageIndexPolicy::Optional,
             false => PageIndexPolicy::Skip,
         };
+        let hidden = files.iter().any(|file| file.add.deletion_vector.is_some());
         let (files, statistics) = self.open(session, files, &columns, pages).await?;
         let statistics = if cut {
             statistics.to_inexact()
@@ -238,15 +241,20 @@ impl TableProvider for VersionedTable {
             let schema = project_schema(&self.columns, projection)?;
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let config = FileScanConfigBuilder::new(
-            self.root.store_url.clone(),
-            Arc::new(self.source(session, &columns, pages)),
-        )
-        .with_file_groups(FileGroup::new(files).split_files(session.config().target_partitions()))
-        .with_statistics(statistics)
-        .with_projection_indices(Some(columns.order))?
-        .with_limit(limit)
-        .build();
+        let parquet = |schema| self.source(session, schema, pages);
+        let schema = columns.table_schema.clone();
+        let source: Arc<dyn FileSource> = match hidden {
+            true => Arc::new(Visible::new(schema, parquet)),
+            false => Arc::new(parquet(schema)),
+        };
+        let config = FileScanConfigBuilder::new(self.root.store_url.clone(), source)
+            .with_file_groups(
+                FileGroup::new(files).split_files(session.config().target_partitions()),
+            )
+            .with_statistics(statistics)
+            .with_projection_indices(Some(columns.order))?
+            .with_limit(limit)
+            .build();
         Ok(DataSourceExec::from_data_source(config))
     }
 
@@ -303,32 +311,18 @@ impl VersionedTable {
     fn source(
         &self,
         session: &dyn Session,
-        columns: &ScanColumns,
+        schema: TableSchema,
         pages: PageIndexPolicy,
     ) -> ParquetSource {
-        let floats = footer::holds_floats(columns.table_schema.file_schema());
-        let schema = columns.table_schema.clone();
-        source::source(session, &self.root, schema, |reader| {
-            let inner = Indexed {
-                inner: reader,
-                pages,
-            };
-            match floats {
-                true => self.by_name(SoundFooters::new(inner)),
-                false => self.by_name(inner),
-            }
-        })
-    }
-
-    /// `reader` of files, in the names of the table.
-    fn by_name(
-        &self,
-        reader: impl ParquetFileReaderFactory + 'static,
-    ) -> Arc<dyn ParquetFileReaderFactory> {
-        match self.snapshot.mapping() {
-            Mode::None => Arc::new(reader),
-            mode => Arc::new(MappedReaders::new(reader, mode, &self.snapshot.schema)),
+        let mut changes: Vec<Box<dyn FooterChange>> = vec![];
+        if footer::holds_floats(schema.file_schema()) {
+            changes.push(Box::new(Sound));
         }
+        let mode = self.snapshot.mapping();
+        if mode != Mode::None {
+            changes.push(Box::new(Names::new(mode, &self.snapshot.schema)));
+        }
+        source::source(session, &self.root, schema, pages, changes)
     }
 
     /// Describes `files` to the source, reading the deletion vectors that are not in memory yet.
@@ -344,6 +338,7 @@ impl VersionedTable {
         let partition_columns = &columns.partition;
         let mut summary = Summary::new(columns.table_schema.table_schema().fields().len());
         let mut opened = Vec::with_capacity(files.len());
+        let mut all_bytes = 0;
         for file in &files {
             let values = partition_columns
                 .iter()
@@ -355,40 +350,39 @@ impl VersionedTable {
             let stats = VisibleStats::new(file, schema, file_columns, &values);
             let meta = file.object_meta(&self.root)?;
             summary.add(&stats, meta.size as usize);
+            all_bytes += meta.size;
             let mut described = PartitionedFile::new_from_meta(meta);
             described.partition_values = values;
             // Not `with_statistics`, which takes a null partition value for a value.
             described.statistics = Some(Arc::new(stats.into_bounds()));
             opened.push(described);
         }
-        let opened: Vec<_> =
-            stream::iter(files.into_iter().cloned().zip(opened))
-                .map(|(file, described)| async move {
-                    self.visible(session, &file, described, pages).await
-                })
-                .buffered(CONCURRENT_READS)
-                .try_collect()
-                .await?;
+        let bytes = pieces::bytes(all_bytes, session.config_options());
+        let opened: Vec<_> = stream::iter(files.into_iter().cloned().zip(opened))
+            .map(|(file, described)| async move {
+                self.pieces(session, &file, described, pages, bytes).await
+            })
+            .buffered(CONCURRENT_READS)
+            .try_collect()
+            .await?;
         let fields: Vec<FieldRef> = columns.table_schema.table_schema().fields().to_vec();
         Ok((opened.concat(), summary.finish(&fields)))
     }
 
-    /// A file without the rows its deletion vector names, in pieces; whole where it has none.
-    async fn visible(
+    /// A file in pieces of so many `bytes`, without the rows its deletion vector names.
+    async fn pieces(
         &self,
         session: &dyn Session,
         file: &DataFile,
         described: PartitionedFile,
         pages: PageIndexPolicy,
+        bytes: u64,
     ) -> Result<Vec<PartitionedFile>> {
         let meta = &described.object_meta;
-        let footer = async {
-            let footer = source::footer(session, &self.root, meta, pages).await?;
-            Ok(footer)
-        };
-        Ok(match file.groups(&self.root, footer).await? {
-            Some(groups) => pieces::cut(&described, groups),
-            None => vec![described],
+        let footer = source::footer(session, &self.root, meta, pages);
+        Ok(match file.remains(&self.root, footer).await? {
+            Some(remains) => remains.of(&described, bytes),
+            None => pieces::cut(described, bytes),
         })
     }
 }

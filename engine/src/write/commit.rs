@@ -65,6 +65,40 @@ pub(crate) struct Intent {
 }
 
 impl Intent {
+    /// One that changes nothing yet.
+    pub(crate) fn new(
+        name: String,
+        base: Option<Arc<Snapshot>>,
+        operation: &'static str,
+        user: Option<String>,
+        batch_id: i64,
+    ) -> Self {
+        Self {
+            name,
+            base,
+            operation,
+            parameters: BTreeMap::new(),
+            protocol: None,
+            metadata: None,
+            adds: Vec::new(),
+            removes: Removes::None,
+            user,
+            reads: Reads::Nothing,
+            vectors: None,
+            rearranges: false,
+            transaction: None,
+            quarantine: Vec::new(),
+            replayed: Vec::new(),
+            keeping: None,
+            compares: false,
+            forgets: false,
+            report: WriteReport {
+                batch_id,
+                ..WriteReport::default()
+            },
+        }
+    }
+
     /// Whether the table would be the same with it as without, and nobody would learn anything of it.
     pub(super) fn says_nothing(&self) -> bool {
         let broken = |result: &RuleResult| result.outcome == RuleOutcome::Violated;

@@ -266,8 +266,9 @@ impl TouchedKeys {
         if kept.files.is_empty() {
             return Ok(false);
         }
-        let events = horizon::scan(&self.state, &self.shape, &table.root, &head.metadata, &kept)?;
-        self.found_in(events, false).await
+        let (root, metadata) = (&table.root, &head.metadata);
+        let events = horizon::scan(&self.state, &self.shape, root, metadata, &kept, &[]);
+        self.found_in(events.await?, false).await
     }
 
     async fn found_in(&self, rows: Arc<dyn ExecutionPlan>, only_keys: bool) -> Result<bool> {

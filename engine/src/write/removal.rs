@@ -245,12 +245,7 @@ mod tests {
             store: Arc::new(InMemory::new()),
             path: Path::from("t"),
         };
-        let protocol = Protocol {
-            min_reader_version: 3,
-            min_writer_version: 7,
-            reader_features: None,
-            writer_features: None,
-        };
+        let protocol = Protocol::plain(3, 7);
         let columns = Arc::new(Schema::empty());
         let mut landed = Snapshot::draft(&protocol, &Metadata::of_files([]), columns);
         // Of the second, the version that landed has another vector.

@@ -1,73 +1,19 @@
-//! That a value is left nowhere: every object of a table, byte by byte, and Parquet page by page, for what is
-//! compressed in it cannot be seen from outside.
+//! That a value is left nowhere, in any object of a table.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
-use futures::TryStreamExt;
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use selvedge_engine::Session;
 
 use super::{lines, with_checkpoints};
 use crate::support::query;
+use crate::support::traces::{contains, holding};
 
 /// What must be gone. Statistics cut long values, so it is at their beginning.
 pub(super) const MARKER: &str = "q7marker9z";
 
 /// A folder carries its partition's name, which only goes with its rows.
 const FOLDERS: &str = "folders ON t KEY (id, n) IN (SELECT id, 7 FROM asked) DELETE ROWS";
-
-/// The objects under `prefix` that hold `marker`, in the open or behind compression.
-pub(super) async fn holding(store: &dyn ObjectStore, prefix: &str, marker: &str) -> Vec<String> {
-    let all: Vec<_> = store
-        .list(Some(&Path::from(prefix)))
-        .try_collect()
-        .await
-        .unwrap();
-    let mut found = Vec::new();
-    for meta in all {
-        let path = meta.location;
-        let bytes = store.get(&path).await.unwrap().bytes().await.unwrap();
-        if path.as_ref().contains(marker) || contains(&bytes, marker) {
-            found.push(path.to_string());
-        } else if path.as_ref().ends_with(".parquet") && in_pages(bytes, marker) {
-            found.push(format!("{path}, compressed"));
-        }
-    }
-    found.sort();
-    found
-}
-
-/// As UTF-8, and as it would stand in a text that was encoded once more.
-fn contains(bytes: &[u8], marker: &str) -> bool {
-    let wide: Vec<u8> = marker.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let hex: String = marker.bytes().map(|byte| format!("{byte:02x}")).collect();
-    [
-        marker.as_bytes(),
-        &wide,
-        hex.as_bytes(),
-        hex.to_uppercase().as_bytes(),
-    ]
-    .iter()
-    .any(|form| bytes.windows(form.len()).any(|window| window == *form))
-}
-
-/// Every page of every column, dictionaries whose values no row has any more among them.
-fn in_pages(bytes: Bytes, marker: &str) -> bool {
-    let file = SerializedFileReader::new(bytes).unwrap();
-    (0..file.num_row_groups()).any(|group| {
-        let group = file.get_row_group(group).unwrap();
-        (0..group.num_columns()).any(|column| {
-            let pages = group.get_column_page_reader(column).unwrap();
-            pages
-                .map(Result::unwrap)
-                .any(|page| contains(page.buffer(), marker))
-        })
-    })
-}
 
 /// Writes, quarantines, updates, deletes and optimizes the marker, so that it is in all kinds of objects.
 async fn spread(session: &Session) {
@@ -138,7 +84,7 @@ async fn spread(session: &Session) {
 /// The table once the policies have been run with ERASE; `altered` comes before they are declared.
 async fn after(altered: &[&str], policy: &[&str]) -> (Arc<InMemory>, Session) {
     let disk = Arc::new(InMemory::new());
-    let engine = with_checkpoints(disk.clone()).await.unwrap();
+    let engine = with_checkpoints(disk.clone()).await;
     let session = engine.session();
     spread(&session).await;
     engine.settle().await;
@@ -168,7 +114,7 @@ async fn after(altered: &[&str], policy: &[&str]) -> (Arc<InMemory>, Session) {
     assert!(left.len() > 3, "{left:#?}");
     query::run(&session, "CLEANSE TABLE t ERASE").await;
     engine.settle().await;
-    let session = with_checkpoints(disk.clone()).await.unwrap().session();
+    let session = with_checkpoints(disk.clone()).await.session();
     (disk, session)
 }
 
@@ -284,7 +230,7 @@ async fn c2_no_byte_of_what_is_tagged_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn c2_no_byte_of_a_renamed_column_is_left() {
     let disk = Arc::new(InMemory::new());
-    let engine = with_checkpoints(disk.clone()).await.unwrap();
+    let engine = with_checkpoints(disk.clone()).await;
     let session = engine.session();
     query::run(&session, "CREATE TABLE asked (id BIGINT)").await;
     query::run(
@@ -325,7 +271,7 @@ async fn c2_no_byte_of_a_renamed_column_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn c2_verify_names_the_places_that_hold_a_value() {
     let disk = Arc::new(InMemory::new());
-    let engine = with_checkpoints(disk.clone()).await.unwrap();
+    let engine = with_checkpoints(disk.clone()).await;
     let session = engine.session();
     spread(&session).await;
     query::run(

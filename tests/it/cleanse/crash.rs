@@ -1,28 +1,29 @@
 //! Faults, power losses and kills in the middle of CLEANSE: what should stay is there at every step, and a second run
 //! finishes what the first one began.
 
-use std::path::Path;
-use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use selvedge_engine::{Answer, Engine, Error, ErrorKind, Session};
+use selvedge_engine::{Engine, Error, ErrorKind, Session};
 
-use super::bytes::{MARKER, holding};
+use super::bytes::MARKER;
 use super::{lines, with_checkpoints};
-use crate::processes::{LAKE, another};
 use crate::support::fault::{Fault, FaultStore, Op, Plan};
+use crate::support::lake::folder;
 use crate::support::power::{Damage, PowerLossStore};
+use crate::support::process::{another, kill_after, lake};
 use crate::support::query;
+use crate::support::traces::holding;
 
 const STATEMENTS: [&str; 2] = ["CLEANSE TABLE t", "CLEANSE TABLE t ERASE"];
 
 /// Rows, deleted rows, quarantined rows and records of a refused write that hold the marker, beside some that do not.
-async fn prepared(session: &Session) {
+async fn prepared(store: Arc<dyn ObjectStore>) -> Engine {
+    let engine = with_checkpoints(store).await;
+    let session = &engine.session();
     query::run(session, "CREATE TABLE asked (id BIGINT)").await;
     query::run(
         session,
@@ -52,6 +53,8 @@ async fn prepared(session: &Session) {
     )
     .await;
     query::write(session, "INSERT INTO asked VALUES (2), (-2), (13)").await;
+    engine.settle().await;
+    engine
 }
 
 /// What nobody asked to be forgotten.
@@ -64,7 +67,7 @@ async fn kept(session: &Session) -> Result<(Vec<i64>, Vec<i64>), Error> {
 
 /// A table in the middle of it is one to read, to write and to cleanse; `sql` run again ends it.
 async fn finished(store: Arc<dyn ObjectStore>, sql: &str, context: &str) {
-    let engine = with_checkpoints(Arc::clone(&store)).await.unwrap();
+    let engine = with_checkpoints(Arc::clone(&store)).await;
     let session = engine.session();
     let found = kept(&session)
         .await
@@ -82,10 +85,7 @@ async fn finished(store: Arc<dyn ObjectStore>, sql: &str, context: &str) {
     );
     query::run(&session, sql).await;
     engine.settle().await;
-    let session = with_checkpoints(Arc::clone(&store))
-        .await
-        .unwrap()
-        .session();
+    let session = with_checkpoints(Arc::clone(&store)).await.session();
     let rows = "SELECT id, p FROM t ORDER BY id";
     assert_eq!(
         lines(&session, rows).await,
@@ -110,13 +110,23 @@ async fn finished(store: Arc<dyn ObjectStore>, sql: &str, context: &str) {
     }
 }
 
-async fn one_fault(sql: &str, plan: Plan, context: &str) -> usize {
+/// A plan for the first write, the second, ... until the statement is over before it comes: how many it had to try.
+async fn every_plan(sql: &str, fault: Fault, plan: fn(usize, Fault) -> Plan) -> usize {
+    let mut k = 1;
+    loop {
+        let context = format!("{sql}: {fault:?} at {k}");
+        if one_plan(sql, plan(k, fault).ops(&Op::WRITES), &context).await < k {
+            return k;
+        }
+        k += 1;
+    }
+}
+
+async fn one_plan(sql: &str, plan: Plan, context: &str) -> usize {
     let disk = Arc::new(InMemory::new());
     let store = FaultStore::new(disk.clone());
-    let engine = with_checkpoints(store.clone()).await.unwrap();
+    let engine = prepared(store.clone()).await;
     let session = engine.session();
-    prepared(&session).await;
-    engine.settle().await;
     store.arm(plan);
     let outcome = session.execute(sql).await.map(drop);
     engine.settle().await;
@@ -127,7 +137,7 @@ async fn one_fault(sql: &str, plan: Plan, context: &str) -> usize {
     }
     if outcome.is_ok() {
         // What was acknowledged is done.
-        let fresh = with_checkpoints(disk.clone()).await.unwrap().session();
+        let fresh = with_checkpoints(disk.clone()).await.session();
         let left = "SELECT count(*) FROM t WHERE id = 2";
         assert_eq!(query::integers(&fresh, left).await, [0], "{context}");
         if sql.contains("ERASE") {
@@ -151,18 +161,10 @@ async fn one_fault(sql: &str, plan: Plan, context: &str) -> usize {
 async fn every_write_of_a_cleanse_fails_once_in_every_way() {
     for sql in STATEMENTS {
         for fault in Fault::ALL {
-            let mut k = 1;
-            loop {
-                let context = format!("{sql}: {fault:?} at {k}");
-                let plan = Plan::once(k, fault).ops(&Op::WRITES);
-                if one_fault(sql, plan, &context).await < k {
-                    break;
-                }
-                k += 1;
-            }
+            let tried = every_plan(sql, fault, Plan::once).await;
             assert!(
-                k > 3 || fault == Fault::AmbiguousExists,
-                "{sql}: {fault:?} was tried only {k} times"
+                tried > 3 || fault == Fault::AmbiguousExists,
+                "{sql}: {fault:?} was tried only {tried} times"
             );
         }
     }
@@ -173,15 +175,7 @@ async fn every_write_of_a_cleanse_fails_once_in_every_way() {
 async fn a_store_that_goes_away_leaves_a_cleanse_that_can_be_finished() {
     for sql in STATEMENTS {
         for fault in [Fault::FailBefore, Fault::FailAfter] {
-            let mut k = 1;
-            loop {
-                let context = format!("{sql}: {fault:?} from {k}");
-                let plan = Plan::from(k, fault).ops(&Op::WRITES);
-                if one_fault(sql, plan, &context).await < k {
-                    break;
-                }
-                k += 1;
-            }
+            every_plan(sql, fault, Plan::from).await;
         }
     }
 }
@@ -191,28 +185,19 @@ async fn a_store_that_goes_away_leaves_a_cleanse_that_can_be_finished() {
 async fn a_proof_that_could_not_be_read_is_none() {
     let disk = Arc::new(InMemory::new());
     let store = FaultStore::new(disk.clone());
-    let engine = with_checkpoints(store.clone()).await.unwrap();
-    let session = engine.session();
-    prepared(&session).await;
-    query::run(&session, "CLEANSE TABLE t ERASE").await;
+    let engine = prepared(store.clone()).await;
+    query::run(&engine.session(), "CLEANSE TABLE t ERASE").await;
     engine.settle().await;
     let (mut k, mut refused) = (1, 0);
     loop {
         // As a new process asks, so that nothing is remembered.
-        let session = with_checkpoints(store.clone()).await.unwrap().session();
+        let session = with_checkpoints(store.clone()).await.session();
         store.arm(
             Plan::from(k, Fault::FailBefore)
                 .ops(&[Op::Get, Op::List])
                 .path("public/t"),
         );
-        let outcome = match session.execute("VERIFY ERASURE OF t").await {
-            Ok(Answer::Rows(rows)) => {
-                let rows = rows.try_collect::<Vec<_>>().await;
-                rows.map(drop).map_err(Error::from)
-            }
-            Ok(other) => panic!("not rows: {other:?}"),
-            Err(error) => Err(error),
-        };
+        let outcome = query::try_batches(&session, "VERIFY ERASURE OF t").await;
         let met = store.matched() >= k;
         store.disarm();
         if !met {
@@ -232,10 +217,8 @@ async fn a_proof_that_could_not_be_read_is_none() {
 async fn a_cleanse_can_be_finished_wherever_the_power_went() {
     for sql in STATEMENTS {
         let store = Arc::new(PowerLossStore::default());
-        let engine = with_checkpoints(store.clone()).await.unwrap();
+        let engine = prepared(store.clone()).await;
         let session = engine.session();
-        prepared(&session).await;
-        engine.settle().await;
         let before = store.changes().len();
         query::run(&session, sql).await;
         engine.settle().await;
@@ -243,10 +226,7 @@ async fn a_cleanse_can_be_finished_wherever_the_power_went() {
         assert!(all.len() > before + 2, "{sql}");
         for reached in before..=all.len() {
             // A delete that was acknowledged has reached the disk, as a write has.
-            let image = store.crash(|number, _| match number >= reached {
-                true => Damage::Lost,
-                false => Damage::Kept,
-            });
+            let image = store.until(reached, Damage::Kept);
             let context = format!(
                 "{sql}: {} of {} changes",
                 reached - before,
@@ -263,10 +243,8 @@ async fn an_interrupted_erasure_is_finished_by_the_next() {
     for k in 1.. {
         let disk = Arc::new(InMemory::new());
         let store = FaultStore::new(disk.clone());
-        let engine = with_checkpoints(store.clone()).await.unwrap();
+        let engine = prepared(store.clone()).await;
         let session = engine.session();
-        prepared(&session).await;
-        engine.settle().await;
         store.arm(
             Plan::from(k, Fault::FailBefore)
                 .ops(&[Op::Delete])
@@ -283,7 +261,7 @@ async fn an_interrupted_erasure_is_finished_by_the_next() {
             outcome.unwrap();
             break;
         }
-        let other = with_checkpoints(disk.clone()).await.unwrap().session();
+        let other = with_checkpoints(disk.clone()).await.session();
         query::run(&other, "SET selvedge.vacuum_retention_check = false").await;
         for sql in [
             "INSERT INTO t VALUES (6, 'g', 'x')",
@@ -305,23 +283,12 @@ async fn an_interrupted_erasure_is_finished_by_the_next() {
     }
 }
 
-async fn session(lake: &Path) -> Session {
-    let builder = Engine::builder(lake.to_str().unwrap());
-    builder.open().await.unwrap().session()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "the process that killed_erasures_are_finished kills"]
 async fn victim() {
-    let lake = std::env::var_os(LAKE).expect("run by its parent test");
-    let session = session(Path::new(&lake)).await;
+    let session = folder(&lake()).await;
     query::run(&session, "CLEANSE TABLE t ERASE").await;
     println!("erased");
-}
-
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,7 +296,7 @@ async fn killed_erasures_are_finished() {
     const KILLS: u64 = 25;
     let lake = tempfile::tempdir().unwrap();
     let disk = LocalFileSystem::new_with_prefix(lake.path()).unwrap();
-    let first = session(lake.path()).await;
+    let first = folder(lake.path()).await;
     query::run(&first, "CREATE TABLE asked (id BIGINT)").await;
     query::run(
         &first,
@@ -344,7 +311,7 @@ async fn killed_erasures_are_finished() {
     query::write(&first, "INSERT INTO asked VALUES (-1)").await;
     let mut rows = 0;
     for round in 0..KILLS {
-        let writer = session(lake.path()).await;
+        let writer = folder(lake.path()).await;
         query::run(&writer, "ALTER CLEANSE POLICY gone ON t DISABLE").await;
         for _ in 0..3 {
             query::write(
@@ -357,9 +324,8 @@ async fn killed_erasures_are_finished() {
         query::run(&writer, "ALTER CLEANSE POLICY gone ON t ENABLE").await;
         let child = another("cleanse::crash::victim", lake.path());
         // Spread over start, rewriting, the commit and the deletes.
-        tokio::time::sleep(Duration::from_millis(30 + round * 41 % 200)).await;
-        kill(child);
-        let after = session(lake.path()).await;
+        kill_after(Duration::from_millis(30 + round * 41 % 200), child).await;
+        let after = folder(lake.path()).await;
         let kept = "SELECT count(DISTINCT id) FROM t WHERE id >= 0";
         assert_eq!(query::integers(&after, kept).await, [rows], "kill {round}");
         if round % 3 == 2 {

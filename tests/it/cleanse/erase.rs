@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use futures::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use selvedge_engine::{Engine, Session};
+use selvedge_engine::Session;
 
-use super::bytes::{MARKER, holding};
+use super::bytes::MARKER;
 use super::{lines, only, open, with_checkpoints};
+use crate::support::lake::with_clock;
 use crate::support::query;
+use crate::support::traces::{holding, objects};
 
 async fn prepared(session: &Session) {
     query::run(session, "CREATE TABLE asked (id BIGINT)").await;
@@ -35,18 +34,6 @@ async fn prepared(session: &Session) {
     query::write(session, "INSERT INTO asked VALUES (2)").await;
 }
 
-/// All objects of the table.
-async fn objects(store: &dyn ObjectStore) -> Vec<String> {
-    let all: Vec<_> = store
-        .list(Some(&Path::from("public/t")))
-        .try_collect()
-        .await
-        .unwrap();
-    let mut paths: Vec<_> = all.iter().map(|meta| meta.location.to_string()).collect();
-    paths.sort();
-    paths
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn c1_versions_that_held_a_row_are_gone_and_say_why() {
     let disk = Arc::new(InMemory::new());
@@ -60,7 +47,7 @@ async fn c1_versions_that_held_a_row_are_gone_and_say_why() {
     engine.settle().await;
     // Commits may keep their places in the log, but nothing of what they said.
     assert_eq!(holding(&*disk, "public/t", MARKER).await, [""; 0]);
-    let after = objects(&*disk).await;
+    let after = objects(&*disk, "public/t").await;
     for path in before.iter().filter(|path| !path.contains("_delta_log/")) {
         let path = path.trim_end_matches(", compressed");
         let there = after.iter().any(|left| left == path);
@@ -101,11 +88,7 @@ async fn c1_an_instant_before_the_erasure_leads_nowhere() {
     let start = 1_767_225_600_000;
     let clock = Arc::new(AtomicI64::new(start));
     let hand = Arc::clone(&clock);
-    let engine = Engine::builder("memory:///")
-        .clock(Arc::new(move || hand.fetch_add(1000, Ordering::SeqCst)))
-        .open()
-        .await
-        .unwrap();
+    let engine = with_clock(move || hand.fetch_add(1000, Ordering::SeqCst)).await;
     let session = engine.session();
     prepared(&session).await;
     clock.store(start + 3_600_000, Ordering::SeqCst);
@@ -129,7 +112,7 @@ async fn c1_an_instant_before_the_erasure_leads_nowhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_table_lives_on() {
     let disk = Arc::new(InMemory::new());
-    let engine = with_checkpoints(disk.clone()).await.unwrap();
+    let engine = with_checkpoints(disk.clone()).await;
     let session = engine.session();
     prepared(&session).await;
     query::run(&session, "SET selvedge.vacuum_retention_check = false").await;
@@ -149,10 +132,7 @@ async fn an_erased_table_lives_on() {
         assert!(done["rows_deleted"] >= 1, "{done:?}");
         engine.settle().await;
         assert_eq!(holding(&*disk, "", MARKER).await, [""; 0], "round {round}");
-        for session in [
-            &session,
-            &with_checkpoints(disk.clone()).await.unwrap().session(),
-        ] {
+        for session in [&session, &with_checkpoints(disk.clone()).await.session()] {
             let rows = "SELECT count(*), max(id) FROM t";
             assert_eq!(lines(session, rows).await, [format!("{} {id}", round + 3)]);
         }

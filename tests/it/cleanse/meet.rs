@@ -6,23 +6,11 @@ use std::time::Duration;
 
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use selvedge_engine::{ErrorKind, Session};
+use selvedge_engine::Session;
 
 use super::{lines, open};
-use crate::support::gate::{Access, GateStore};
+use crate::support::gate::{Access, Gate};
 use crate::support::query;
-
-/// Runs a statement until no other writer is in its way.
-async fn insist(session: &Session, sql: &str) {
-    for _ in 0..50 {
-        match session.execute(sql).await {
-            Ok(_) => return,
-            Err(error) if error.kind() == ErrorKind::Conflict => {}
-            Err(error) => panic!("{sql}: {error}"),
-        }
-    }
-    panic!("{sql}: others were always faster");
-}
 
 async fn prepared(session: &Session) {
     query::run(session, "CREATE TABLE asked (id BIGINT)").await;
@@ -46,11 +34,8 @@ async fn prepared(session: &Session) {
 /// `first` stands in front of its commit while `second` is run. The rows after both.
 async fn overtaken(first: &'static str, second: &str) -> Vec<String> {
     let disk: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let gate = GateStore::new(Arc::clone(&disk));
-    let (slow, fast) = (
-        open(gate.clone()).await.session(),
-        open(disk).await.session(),
-    );
+    let (gate, store) = Gate::before(Arc::clone(&disk));
+    let (slow, fast) = (open(store).await.session(), open(disk).await.session());
     prepared(&fast).await;
     gate.close(|access, path| {
         access == Access::Write
@@ -172,7 +157,7 @@ async fn cleanse_beside_writers_loses_no_row_and_leaves_no_key() {
         let done = Arc::clone(&done);
         tokio::spawn(async move {
             while !done.load(Ordering::Relaxed) {
-                insist(&session, sql).await;
+                query::insist(&session, sql).await;
                 tokio::time::sleep(Duration::from_millis(30)).await;
             }
         })
@@ -184,15 +169,17 @@ async fn cleanse_beside_writers_loses_no_row_and_leaves_no_key() {
             tokio::spawn(async move {
                 for step in 0..20 {
                     let id = writer * 1000 + step;
-                    insist(
+                    query::insist(
                         &session,
                         &format!("INSERT INTO t VALUES ({id}, 0), (2, 0), ({id} + 500, 0)"),
                     )
                     .await;
-                    insist(&session, &format!("UPDATE t SET n = n + 1 WHERE id = {id}")).await;
-                    insist(&session, &format!("DELETE FROM t WHERE id = {id} + 500")).await;
+                    query::insist(&session, &format!("UPDATE t SET n = n + 1 WHERE id = {id}"))
+                        .await;
+                    query::insist(&session, &format!("DELETE FROM t WHERE id = {id} + 500")).await;
                     if step % 5 == 0 {
-                        insist(&session, &format!("INSERT INTO asked VALUES ({id} + 700)")).await;
+                        query::insist(&session, &format!("INSERT INTO asked VALUES ({id} + 700)"))
+                            .await;
                     }
                 }
             })
@@ -207,7 +194,7 @@ async fn cleanse_beside_writers_loses_no_row_and_leaves_no_key() {
     }
     engine.settle().await;
     other.settle().await;
-    insist(&session, "CLEANSE TABLE t ERASE").await;
+    query::insist(&session, "CLEANSE TABLE t ERASE").await;
     let rows = "SELECT count(*), count(DISTINCT id), sum(n), count(*) FILTER (WHERE id IN (2, 12)) FROM t WHERE id > 20 OR id IN (2, 12)";
     for session in [session, other.session()] {
         assert_eq!(lines(&session, rows).await, ["60 60 60 0"]);

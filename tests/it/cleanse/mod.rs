@@ -21,41 +21,14 @@ mod verify;
 mod write;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use arrow::array::Array;
 use datafusion::arrow::util::display::array_value_to_string;
-use object_store::ObjectStore;
-use selvedge_engine::{Engine, Error, PolicyResult, Session, Settings, WriteReport};
+use selvedge_engine::{PolicyResult, Session, WriteReport};
 
+use crate::support::lake::{open, session, with_checkpoints};
 use crate::support::numbered;
 use crate::support::query::{self, lines};
-
-/// A session of a lake in memory.
-async fn session() -> Session {
-    Engine::builder("memory:///")
-        .open()
-        .await
-        .unwrap()
-        .session()
-}
-
-/// An engine on a store.
-async fn open(store: Arc<dyn ObjectStore>) -> Engine {
-    Engine::builder("memory:///")
-        .store(store)
-        .open()
-        .await
-        .unwrap()
-}
-
-/// An engine on a store that writes a checkpoint every second version, so that there are some to cleanse.
-async fn with_checkpoints(store: Arc<dyn ObjectStore>) -> Result<Engine, Error> {
-    let mut settings = Settings::default();
-    settings.checkpoint_interval = 2;
-    let builder = Engine::builder("memory:///").store(store);
-    builder.settings(settings).open().await
-}
 
 /// What a write says of the one policy of this name.
 fn of<'a>(report: &'a WriteReport, policy: &str) -> &'a PolicyResult {

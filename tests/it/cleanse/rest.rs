@@ -250,7 +250,7 @@ async fn rows_behind_deletion_vectors_are_cleansed() {
 /// Bounded pieces: a table of more files than one commit takes is done in several, and each is whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_file_of_a_large_table_is_reached() {
-    let engine = with_checkpoints(Arc::new(InMemory::new())).await.unwrap();
+    let engine = with_checkpoints(Arc::new(InMemory::new())).await;
     let session = engine.session();
     query::run(&session, "CREATE TABLE asked (id BIGINT)").await;
     query::run(

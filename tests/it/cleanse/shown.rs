@@ -10,9 +10,10 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use selvedge_engine::Session;
 
-use super::bytes::{MARKER, holding};
+use super::bytes::MARKER;
 use super::{lines, of, open, session, with_checkpoints};
 use crate::support::query;
+use crate::support::traces::holding;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn show_create_table_makes_the_policies_again() {
@@ -166,7 +167,7 @@ async fn tagged(session: &Session) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_personal_is_in_no_statistics() {
     let disk = Arc::new(InMemory::new());
-    let engine = with_checkpoints(disk.clone()).await.unwrap();
+    let engine = with_checkpoints(disk.clone()).await;
     let session = engine.session();
     tagged(&session).await;
     for n in 0..4 {

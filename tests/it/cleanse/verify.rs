@@ -9,9 +9,10 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use selvedge_engine::Session;
 
-use super::bytes::{MARKER, holding};
+use super::bytes::MARKER;
 use super::{lines, only, open, with_checkpoints};
 use crate::support::query;
+use crate::support::traces::holding;
 
 const GONE: &str = "bounds of a file that is gone email";
 
@@ -24,6 +25,13 @@ async fn vacuum(session: &Session) {
 
 async fn left(session: &Session) -> String {
     lines(session, "VERIFY ERASURE OF t").await.join("\n")
+}
+
+async fn names(session: &Session, expected: &[&str]) {
+    let places = left(session).await;
+    for place in expected {
+        assert!(places.contains(place), "{place} is not named:\n{places}");
+    }
 }
 
 /// A policy says nothing of what was written before its key was listed.
@@ -42,10 +50,7 @@ async fn a_key_that_was_asked_for_later_is_looked_for_in_what_was_written_before
         query::run(&session, sql).await;
     }
     vacuum(&session).await;
-    let places = left(&session).await;
-    for place in [GONE, "metric max(email)"] {
-        assert!(places.contains(place), "{place} is not named:\n{places}");
-    }
+    names(&session, &[GONE, "metric max(email)"]).await;
     query::run(&session, "CLEANSE TABLE t ERASE").await;
     assert_eq!(left(&session).await, "");
 
@@ -60,10 +65,7 @@ async fn a_key_that_was_asked_for_later_is_looked_for_in_what_was_written_before
     query::write(&session, "INSERT INTO asked VALUES (8)").await;
     query::run(&session, "CLEANSE TABLE t").await;
     vacuum(&session).await;
-    let places = left(&session).await;
-    for place in [GONE, "metric max(email)"] {
-        assert!(places.contains(place), "{place} is not named:\n{places}");
-    }
+    names(&session, &[GONE, "metric max(email)"]).await;
     query::run(&session, "CLEANSE TABLE t ERASE").await;
     assert_eq!(left(&session).await, "");
 }
@@ -132,7 +134,7 @@ async fn bounds_of_a_file_that_is_gone_are_named_for_every_kind_of_policy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_or_is_not_known_is_named() {
     let disk = Arc::new(InMemory::new());
-    let engine = with_checkpoints(disk.clone()).await.unwrap();
+    let engine = with_checkpoints(disk.clone()).await;
     let session = engine.session();
     for sql in [
         "CREATE TABLE asked (id BIGINT)",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
-use selvedge_engine::{Engine, ErrorKind, Over, RuleOutcome, Settings, WriteReport};
+use selvedge_engine::{Engine, ErrorKind, Over, RuleOutcome, Session, Settings, WriteReport};
 
 use super::{conserved, lines, of, open, session};
 use crate::support::query;
@@ -317,6 +317,23 @@ async fn q5_a_value_that_was_set_breaks_no_rule() {
     );
 }
 
+/// Policies that meet; their names are in the other order, and so are they declared.
+async fn strict(session: &Session, table: &str) {
+    for (name, how, action) in [
+        ("a", "set", "SET (a = 'x', b = 'x')"),
+        ("b", "null", "NULLIFY (a)"),
+        ("c", "gone", "DELETE ROWS"),
+    ] {
+        query::run(
+            session,
+            &format!(
+                "CREATE CLEANSE POLICY {name} ON {table} KEY (id) IN (SELECT id FROM asked WHERE how = '{how}') {action}"
+            ),
+        )
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stricter_of_two_policies_wins_and_the_report_says_so() {
     let session = session().await;
@@ -327,20 +344,7 @@ async fn the_stricter_of_two_policies_wins_and_the_report_says_so() {
     )
     .await;
     query::run(&session, "CREATE TABLE t (id BIGINT, a TEXT, b TEXT)").await;
-    // Their names are in the other order, and so are they declared.
-    for (name, how, action) in [
-        ("a", "set", "SET (a = 'x', b = 'x')"),
-        ("b", "null", "NULLIFY (a)"),
-        ("c", "gone", "DELETE ROWS"),
-    ] {
-        query::run(
-            &session,
-            &format!(
-                "CREATE CLEANSE POLICY {name} ON t KEY (id) IN (SELECT id FROM asked WHERE how = '{how}') {action}"
-            ),
-        )
-        .await;
-    }
+    strict(&session, "t").await;
     let report = query::write(
         &session,
         "INSERT INTO t VALUES (0, 'k', 'k'), (1, 'k', 'k'), (2, 'k', 'k'), (3, 'k', 'k')",
@@ -369,19 +373,7 @@ async fn the_stricter_of_two_policies_wins_and_the_report_says_so() {
         "INSERT INTO u VALUES (0, 'k', 'k'), (1, 'k', 'k'), (2, 'k', 'k'), (3, 'k', 'k')",
     )
     .await;
-    for (name, how, action) in [
-        ("a", "set", "SET (a = 'x', b = 'x')"),
-        ("b", "null", "NULLIFY (a)"),
-        ("c", "gone", "DELETE ROWS"),
-    ] {
-        query::run(
-            &session,
-            &format!(
-                "CREATE CLEANSE POLICY {name} ON u KEY (id) IN (SELECT id FROM asked WHERE how = '{how}') {action}"
-            ),
-        )
-        .await;
-    }
+    strict(&session, "u").await;
     query::run(&session, "CLEANSE TABLE u").await;
     assert_eq!(
         lines(&session, "SELECT * FROM u ORDER BY id").await,

@@ -315,3 +315,66 @@ async fn a_key_with_many_intervals_costs_no_more_than_many_keys() {
         );
     }
 }
+
+/// Few facts of many keys: the scan of the journal is told which of them are looked for, and when.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_is_read_for_the_keys_of_the_facts() {
+    const KEYS: i64 = 4;
+    const EVENTS: u32 = 100;
+    let session = session().await;
+    let create = "CREATE TABLE j (k BIGINT, g TEXT, v BIGINT, at TIMESTAMP) JOURNAL KEYS (k, g) SEQUENCE BY at";
+    query::run(&session, create).await;
+    query::run(
+        &session,
+        "CREATE TABLE facts (id BIGINT, k BIGINT, g TEXT, ts TIMESTAMP)",
+    )
+    .await;
+    // A file for each key, and facts of all of them.
+    for key in 0..KEYS {
+        let rows = (0..EVENTS)
+            .map(|second| format!("({key}, 'a', {second}, TIMESTAMP '{}')", instant(second)));
+        let rows: Vec<String> = rows.collect();
+        let rows = rows.join(", ");
+        query::write(&session, &format!("INSERT INTO j VALUES {rows}")).await;
+    }
+    let rows = (0..i64::from(EVENTS)).map(|id| {
+        let at = instant(id as u32);
+        format!("({id}, {}, 'a', TIMESTAMP '{at}')", id % KEYS)
+    });
+    let rows: Vec<String> = rows.collect();
+    let rows = rows.join(", ");
+    query::write(&session, &format!("INSERT INTO facts VALUES {rows}")).await;
+    let passed = async |sql: &str| -> u32 {
+        let plan = lines(&session, &format!("EXPLAIN ANALYZE {sql}")).await;
+        let plan = plan.join("\n");
+        let rows = plan.split_once("journal_rows=").map(|(_, rows)| rows);
+        let digits = rows.and_then(|rows| rows.split(|c: char| !c.is_ascii_digit()).next());
+        let rows = digits.and_then(|digits| digits.parse().ok());
+        rows.unwrap_or_else(|| panic!("{plan}"))
+    };
+    for left in [false, true] {
+        let asked = asked(KNOWN, CONDITIONS[0].sql, left);
+        let one = format!("{asked} WHERE f.id = 7");
+        let two = format!("{asked} WHERE f.id IN (7, 9) ORDER BY f.id");
+        let none = format!("{asked} WHERE f.id % 1000 = 999");
+        let all = KEYS as u32 * EVENTS;
+        for (on, rows) in [(true, [EVENTS, 2 * EVENTS, 0]), (false, [all, all, 0])] {
+            let set =
+                format!("SET datafusion.optimizer.enable_join_dynamic_filter_pushdown = {on}");
+            query::run(&session, &set).await;
+            let told = plan(&session, &one).await;
+            assert_eq!(told.contains("DynamicFilter"), on, "{told}");
+            assert_eq!(lines(&session, &one).await, ["7 3 a 7"]);
+            assert_eq!(lines(&session, &two).await, ["7 3 a 7", "9 1 a 9"]);
+            assert_eq!(lines(&session, &none).await, [""; 0]);
+            for (sql, rows) in [one.as_str(), &two, &none].into_iter().zip(rows) {
+                let passed = passed(sql).await;
+                match on {
+                    // Of a file that is read, pages of other instants may be left out.
+                    true => assert!(passed <= rows, "{passed}: {sql}"),
+                    false => assert_eq!(passed, rows, "{sql}"),
+                }
+            }
+        }
+    }
+}

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use selvedge_engine::Session;
 
 use super::{FOLDER, checked, lines, open};
 use crate::support::query;
+use crate::support::traces::holding;
 
 /// A text that is nowhere else.
 const MARKER: &str = "q7marker9z";
@@ -81,27 +79,6 @@ async fn c3_cleansing_opens_no_interval() {
     }
 }
 
-/// Objects below a table's folder, and whether any says the marker in the open.
-async fn names(store: &InMemory) -> Vec<String> {
-    let prefix = Path::from(FOLDER);
-    let all: Vec<_> = store.list(Some(&prefix)).try_collect().await.unwrap();
-    let mut found = Vec::new();
-    for meta in all {
-        let bytes = store
-            .get(&meta.location)
-            .await
-            .unwrap()
-            .bytes()
-            .await
-            .unwrap();
-        let marker = MARKER.as_bytes();
-        if bytes.windows(marker.len()).any(|window| window == marker) {
-            found.push(meta.location.to_string());
-        }
-    }
-    found
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_erased_is_gone_from_every_clock() {
     for clauses in ["", "LATE APPLY AFTER INTERVAL '300 days'"] {
@@ -126,7 +103,7 @@ async fn a_key_that_is_erased_is_gone_from_every_clock() {
         // No engine's word alone: the proof scans what is reachable, and nothing says it in the open.
         let left = lines(&session, "VERIFY ERASURE OF t POLICY gone").await;
         assert!(left.is_empty(), "{clauses}: {left:?}");
-        assert_eq!(names(&disk).await, [""; 0], "{clauses}");
+        assert_eq!(holding(&*disk, FOLDER, MARKER).await, [""; 0], "{clauses}");
         // Its source sends it again, late and on time.
         for day in ["2026-01-02", "2026-01-12"] {
             let sql = format!("INSERT INTO t VALUES (1, '{MARKER}', 'Basel', DATE '{day}')");

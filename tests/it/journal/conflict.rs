@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::{Event, checked, create, history, insert, open, values, write};
 use crate::support::fault::{FaultStore, Op};
-use crate::support::gate::{Access, GateStore};
+use crate::support::gate::{Access, Gate};
 use crate::support::query;
 
 /// Nothing here takes long, unless one waits for the other for ever.
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A lake in which one writer can be held, and all that it asks of the store is seen.
 struct Race {
     disk: Arc<InMemory>,
-    gate: Arc<GateStore>,
+    gate: Arc<Gate>,
     seen: Arc<FaultStore>,
     held: Engine,
     other: Session,
@@ -33,8 +33,8 @@ impl Race {
         if !events.is_empty() {
             write(&other, events).await;
         }
-        let gate = GateStore::new(disk.clone());
-        let seen = FaultStore::new(gate.clone());
+        let (gate, store) = Gate::before(disk.clone());
+        let seen = FaultStore::new(store);
         let held = open(seen.clone()).await;
         // It knows the table before the race begins.
         query::rows(&held.session(), "SELECT * FROM t").await;
@@ -47,13 +47,18 @@ impl Race {
         }
     }
 
-    /// Starts a write and returns when it is about to commit.
-    async fn hold(&self, sql: String) -> JoinHandle<Result<Option<WriteReport>, Error>> {
+    /// Holds the next commit.
+    fn close(&self) {
         self.gate.close(|access, path| {
             access == Access::Write
                 && path.as_ref().contains("_delta_log")
                 && path.as_ref().ends_with(".json")
         });
+    }
+
+    /// Starts a write and returns when it is about to commit.
+    async fn hold(&self, sql: String) -> JoinHandle<Result<Option<WriteReport>, Error>> {
+        self.close();
         let (gate, session) = (Arc::clone(&self.gate), self.held.session());
         let running = tokio::spawn(async move {
             let answer = session.execute(&sql).await;
@@ -219,11 +224,7 @@ async fn a_write_while_files_are_merged() {
     let race = Race::of("TBLPROPERTIES ('selvedge.autoOptimize' = 'false')", &BEFORE).await;
     write(&race.other, &[(2, Some("b"), 2)]).await;
     let session = race.held.session();
-    race.gate.close(|access, path| {
-        access == Access::Write
-            && path.as_ref().contains("_delta_log")
-            && path.as_ref().ends_with(".json")
-    });
+    race.close();
     let gate = Arc::clone(&race.gate);
     let running = tokio::spawn(async move {
         let rows = query::rows(&session, "OPTIMIZE t").await;

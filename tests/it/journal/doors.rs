@@ -4,11 +4,12 @@ use selvedge_engine::{Engine, Session};
 
 use super::{checked, lines};
 use crate::quality::doors::{DOORS, Door, Table};
+use crate::support::lake::in_memory;
 use crate::support::query;
 
 /// A journal as the door finds it: the table it knows, with a key and nothing else.
 async fn lake() -> Engine {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
+    let engine = in_memory().await;
     let session = engine.session();
     query::run(
         &session,
@@ -113,7 +114,7 @@ async fn what_rules_put_aside_opens_nothing_at_any_door() {
 /// A door that makes the table makes it whole, or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_made_with_rows_is_a_journal_at_once() {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
+    let engine = in_memory().await;
     let session = engine.session();
     let history = "(VALUES (1, 'a', DATE '2026-01-01'), (1, 'b', DATE '2026-01-03'), (2, 'x', DATE '2026-01-02')) AS s(k, v, at)";
     for (name, sql) in [

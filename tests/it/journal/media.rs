@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use selvedge_engine::{Engine, Session};
+use selvedge_engine::Session;
 
 use super::{Dice, checked, lines};
-use crate::support::query;
+use crate::support::{lake, query};
 
 /// Releases in the order of their days.
 const RELEASES: [(&str, &str); 12] = [
@@ -41,11 +41,7 @@ fn file(release: &str) -> String {
 /// A lake with all releases in `came`, from which tests take them as they like.
 async fn lake() -> (tempfile::TempDir, Session) {
     let folder = tempfile::tempdir().unwrap();
-    let engine = Engine::builder(folder.path().display().to_string())
-        .open()
-        .await
-        .unwrap();
-    let session = engine.session();
+    let session = lake::folder(folder.path()).await;
     query::run(&session, &format!("CREATE TABLE came ({COLUMNS})")).await;
     for (release, _) in RELEASES {
         let sql = format!("INSERT INTO came SELECT {ROW} FROM '{}'", file(release));

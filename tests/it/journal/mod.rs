@@ -33,40 +33,32 @@ mod debezium;
 mod doors;
 mod media;
 mod oracle;
+mod pages;
 mod parameters;
 mod rules;
 mod upkeep;
 
-use std::sync::Arc;
+use selvedge_engine::{Session, WriteReport};
 
-use object_store::ObjectStore;
-use selvedge_engine::{Engine, Session, WriteReport};
-
+use crate::support::lake::{open, session};
 use crate::support::numbered;
 use crate::support::query::{self, lines};
 
 /// Where the table `t` is in a store.
 const FOLDER: &str = "public/t";
 
-/// A session of a lake in memory.
-async fn session() -> Session {
-    Engine::builder("memory:///")
-        .open()
-        .await
-        .unwrap()
-        .session()
-}
-
-/// An engine on a store.
-async fn open(store: Arc<dyn ObjectStore>) -> Engine {
-    let builder = Engine::builder("memory:///").store(store);
-    builder.open().await.unwrap()
-}
-
 /// A session with the table `t (k, v, at)`, whose rows without `v` are deletions.
 async fn table(clauses: &str) -> Session {
     let session = session().await;
     create(&session, clauses).await;
+    session
+}
+
+/// A session with the table `t (k, v, at)`, whose `at` is an instant.
+async fn zoned() -> Session {
+    let session = session().await;
+    let sql = "CREATE TABLE t (k BIGINT, v TEXT, at TIMESTAMP WITH TIME ZONE) JOURNAL KEYS (k) SEQUENCE BY at";
+    query::run(&session, sql).await;
     session
 }
 

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use selvedge_engine::{Answer, Session};
 
-use super::{checked, session, table, write};
+use super::{checked, table, write, zoned};
 use crate::support::query::{self, lines};
 
 /// One parameter, a row for each value.
@@ -81,12 +81,7 @@ async fn an_instant_that_is_a_parameter_is_a_point_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_without_a_zone_is_of_the_session() {
-    let session = session().await;
-    query::run(
-        &session,
-        "CREATE TABLE t (k BIGINT, v TEXT, at TIMESTAMP WITH TIME ZONE) JOURNAL KEYS (k) SEQUENCE BY at",
-    )
-    .await;
+    let session = zoned().await;
     query::write(
         &session,
         "INSERT INTO t VALUES (1, 'a', '2026-03-01T10:00:00Z')",

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
-use selvedge_engine::{Engine, ErrorKind, Settings};
+use selvedge_engine::{ErrorKind, Settings};
 
 use super::{
     Event, FOLDER, checked, conserved, create, history, insert, lines, newest, open, orders,
-    session, table, values, write,
+    session, table, values, write, zoned,
 };
 use crate::support::delta::Folder;
+use crate::support::lake::with_settings;
 use crate::support::query;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,8 +146,7 @@ async fn j4_two_rows_of_one_instant() {
     for partitions in [1, 8] {
         let mut settings = Settings::default();
         settings.target_partitions = partitions;
-        let builder = Engine::builder("memory:///").settings(settings);
-        let session = builder.open().await.unwrap().session();
+        let session = with_settings(settings).await.session();
         create(
             &session,
             "TBLPROPERTIES ('selvedge.quarantineInvalid' = 'true')",
@@ -916,12 +916,7 @@ async fn t3_bounds_mean_what_the_standard_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t4_an_instant_without_a_zone_is_of_the_session() {
-    let session = session().await;
-    query::run(
-        &session,
-        "CREATE TABLE t (k BIGINT, v TEXT, at TIMESTAMP WITH TIME ZONE) JOURNAL KEYS (k) SEQUENCE BY at",
-    )
-    .await;
+    let session = zoned().await;
     query::write(
         &session,
         "INSERT INTO t VALUES (1, 'a', '2026-03-01T10:00:00Z'), (1, 'b', '2026-03-01T12:00:00Z')",

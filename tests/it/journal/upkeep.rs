@@ -10,10 +10,11 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use selvedge_engine::{Engine, Session};
+use selvedge_engine::Session;
 
 use super::{Dice, Event, FOLDER, checked, create, history, lines, newest, open, table, write};
 use crate::support::delta::Folder;
+use crate::support::lake::in_memory;
 use crate::support::query;
 
 const ALONE: &str = "TBLPROPERTIES ('selvedge.autoOptimize' = 'false')";
@@ -120,7 +121,7 @@ async fn files_of_every_write_lie_in_key_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_days_end_in_few_files() {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
+    let engine = in_memory().await;
     let session = engine.session();
     query::run(
         &session,

@@ -9,10 +9,11 @@ use selvedge_engine::{
 };
 
 use super::lines;
+use crate::support::lake::in_memory;
 use crate::support::query;
 
 async fn shop() -> Engine {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
+    let engine = in_memory().await;
     let session = engine.session();
     query::run(&session, "CREATE SCHEMA shop").await;
     query::run(

@@ -2,29 +2,20 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use selvedge_engine::ErrorKind;
 
 use super::{lines, open, session};
 use crate::support::fault::{Fault, FaultStore, Op, Plan};
-use crate::support::gate::{Access, GateStore};
+use crate::support::gate::{Access, Gate};
 use crate::support::query;
+use crate::support::traces::objects;
 
 const TABLE: &str = "CREATE TABLE t (a BIGINT, \
     CONSTRAINT low EXPECT (a > 0) ON VIOLATION QUARANTINE ROW, \
     CONSTRAINT high EXPECT (a < 100), \
     CONSTRAINT counted EXPECT (count(*) >= 0) ON VIOLATION WARN)";
-
-/// Paths of all objects that end so, sorted.
-async fn objects(store: &dyn ObjectStore, end: &str) -> Vec<String> {
-    let all: Vec<_> = store.list(None).try_collect().await.unwrap();
-    let paths = all.into_iter().map(|meta| meta.location.to_string());
-    let mut paths: Vec<String> = paths.filter(|path| path.ends_with(end)).collect();
-    paths.sort();
-    paths
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn q13_a_blocked_write_leaves_nothing_behind() {
@@ -109,8 +100,8 @@ async fn q13_a_blocked_write_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn q14_rows_and_quarantine_appear_in_one_instant() {
     let disk: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let gate = GateStore::new(Arc::clone(&disk));
-    let writer = open(gate.clone()).await.session();
+    let (gate, store) = Gate::before(Arc::clone(&disk));
+    let writer = open(store).await.session();
     query::run(&writer, TABLE).await;
     query::write(&writer, "INSERT INTO t VALUES (1), (-1)").await;
     let reader = open(Arc::clone(&disk)).await.session();
@@ -210,8 +201,8 @@ async fn q15_a_rule_asks_old_rows_or_says_that_it_did_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_and_a_write_that_meet_leave_no_row_unasked() {
     let disk: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let gate = GateStore::new(Arc::clone(&disk));
-    let session = open(gate.clone()).await.session();
+    let (gate, store) = Gate::before(Arc::clone(&disk));
+    let session = open(store).await.session();
     query::run(&session, "CREATE TABLE t (a BIGINT)").await;
     query::write(&session, "INSERT INTO t VALUES (1)").await;
     let other = open(Arc::clone(&disk)).await.session();

@@ -12,11 +12,12 @@ use arrow_flight::sql::{
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::BoxFuture;
-use futures::{TryStreamExt, stream};
-use selvedge_engine::{Answer, Engine, Error, IngestMode, Session};
+use futures::stream;
+use selvedge_engine::{Engine, Error, IngestMode, Session};
 use selvedge_server::{Server, ServerOptions};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::support::lake::in_memory;
 use crate::support::query;
 
 /// What every table of these tests asks of its rows.
@@ -47,15 +48,8 @@ pub(crate) enum Table {
 }
 
 async fn sql(engine: &Engine, text: String) -> Result<(), String> {
-    let told = |error: Error| error.to_string();
-    match engine.session().execute(&text).await.map_err(told)? {
-        Answer::Rows(rows) => rows
-            .try_collect::<Vec<_>>()
-            .await
-            .map(drop)
-            .map_err(|error| Error::from(error).to_string()),
-        _ => Ok(()),
-    }
+    let done = query::try_run(&engine.session(), &text).await;
+    done.map_err(|error| error.to_string())
 }
 
 fn batch(value: i64) -> RecordBatch {
@@ -390,7 +384,7 @@ async fn integers(session: &Session, column: &str, from: &str) -> Vec<i64> {
 
 /// A lake as the door finds it.
 pub(crate) async fn lake(door: &Door) -> Engine {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
+    let engine = in_memory().await;
     if door.table != Table::Made {
         let session = engine.session();
         query::run(&session, &format!("CREATE TABLE t (a BIGINT, {RULES})")).await;
@@ -466,7 +460,7 @@ async fn q12_every_door_leads_through_the_rules() {
 /// What ingest makes anew has no rules; what it replaces keeps none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_about_all_rows_holds_at_every_door() {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
+    let engine = in_memory().await;
     let session = engine.session();
     query::run(&session, &format!("CREATE TABLE t (a BIGINT, {RULES})")).await;
     let rows: Vec<i64> = (0..10).collect();

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use selvedge_engine::{Engine, RuleOutcome, Session};
+use selvedge_engine::{RuleOutcome, Session};
 
 use super::{conserved, lines, of};
-use crate::support::query;
+use crate::support::{lake, query};
 
 const RELEASES: [&str; 12] = [
     "1.0.0", "1.5.0", "1.10.0", "1.20.0", "1.25.0", "1.30.0", "1.35.0", "1.40.0", "1.45.0",
@@ -90,11 +90,7 @@ async fn count(session: &Session, release: &str, condition: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dozen_rules_over_every_release() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = Engine::builder(folder.path().display().to_string())
-        .open()
-        .await
-        .unwrap();
-    let session = engine.session();
+    let session = lake::folder(folder.path()).await;
     query::run(&session, &create()).await;
     let (mut written, mut aside, mut violated) = (0, 0, 0);
     for (number, release) in RELEASES.iter().enumerate() {

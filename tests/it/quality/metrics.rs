@@ -12,6 +12,7 @@ use selvedge_engine::{
 };
 
 use super::{conserved, lines, metric, of, session};
+use crate::support::lake::with_settings;
 use crate::support::query;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,11 +245,7 @@ fn source(values: &[Option<i64>], partitions: usize, batch: usize) -> Arc<MemTab
 async fn measured(values: &[Option<i64>], partitions: usize, batch: usize) -> WriteReport {
     let mut settings = Settings::default();
     settings.target_partitions = partitions;
-    let engine = Engine::builder("memory:///")
-        .settings(settings)
-        .open()
-        .await
-        .unwrap();
+    let engine = with_settings(settings).await;
     let session = engine.session();
     session.register_table("source", source(values, partitions, batch));
     query::run(
@@ -447,11 +444,7 @@ async fn q9_the_past_is_that_of_accepted_writes_to_the_partition() {
 async fn the_past_is_kept_when_commits_are_condensed() {
     let mut settings = Settings::default();
     settings.checkpoint_interval = 3;
-    let engine = Engine::builder("memory:///")
-        .settings(settings)
-        .open()
-        .await
-        .unwrap();
+    let engine = with_settings(settings).await;
     let session = engine.session();
     query::run(
         &session,

@@ -28,29 +28,13 @@ mod property;
 mod rows;
 mod statements;
 
-use std::sync::Arc;
-
 use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::util::display::array_value_to_string;
-use object_store::ObjectStore;
-use selvedge_engine::{Engine, RuleResult, Session, WriteReport};
+use selvedge_engine::{RuleResult, Session, WriteReport};
 
+use crate::support::lake::{open, session};
+use crate::support::numbered;
 use crate::support::query::{self, lines};
-
-/// A session of a lake in memory.
-async fn session() -> Session {
-    Engine::builder("memory:///")
-        .open()
-        .await
-        .unwrap()
-        .session()
-}
-
-/// An engine on a store.
-async fn open(store: Arc<dyn ObjectStore>) -> Engine {
-    let builder = Engine::builder("memory:///").store(store);
-    builder.open().await.unwrap()
-}
 
 /// The rows of `column` in a query whose columns nobody needs to know the order of.
 async fn column(session: &Session, sql: &str, column: &str) -> Vec<String> {
@@ -103,24 +87,7 @@ fn conserved(report: &WriteReport) {
 
 #[test]
 fn the_table_names_tests_that_are_there() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("it/quality");
-    let mut numbers = Vec::new();
-    for line in include_str!("mod.rs").lines() {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let ["//!", rule, file, test, ""] = cells.as_slice() else {
-            continue;
-        };
-        let Some(number) = test.strip_prefix('q') else {
-            continue;
-        };
-        let (number, _) = number.split_once('_').unwrap();
-        assert!(rule.starts_with(&format!("Q{number} ")), "{rule}: {test}");
-        let source = std::fs::read_to_string(root.join(file)).unwrap();
-        assert!(
-            source.contains(&format!("async fn {test}(")),
-            "{file} has no test {test}"
-        );
-        numbers.push(number.parse::<u32>().unwrap());
-    }
-    assert_eq!(numbers, (1..=15).collect::<Vec<_>>());
+    let numbers = numbered::tests(include_str!("mod.rs"), "quality");
+    let expected = (1..=15).map(|number| format!("Q{number}"));
+    assert_eq!(numbers, expected.collect::<Vec<_>>());
 }

@@ -11,11 +11,11 @@ use datafusion::datasource::MemTable;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::stream;
 use selvedge_engine::{
-    Answer, Engine, Error, ErrorKind, IngestMode, Over, PartitionValues, Session, Settings,
-    WriteReport,
+    Answer, Error, ErrorKind, IngestMode, Over, PartitionValues, Session, Settings, WriteReport,
 };
 
 use super::{conserved, lines};
+use crate::support::lake::with_settings;
 use crate::support::query;
 
 const CASES: u64 = 40;
@@ -376,11 +376,7 @@ async fn write(
         Split::Partitions(partitions) => partitions,
         Split::Whole | Split::Stream => 1,
     };
-    let engine = Engine::builder("memory:///")
-        .settings(settings)
-        .open()
-        .await
-        .unwrap();
+    let engine = with_settings(settings).await;
     let session = engine.session();
     query::run(&session, &case.create()).await;
     let schema = schema();

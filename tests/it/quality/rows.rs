@@ -1,11 +1,11 @@
 //! Rules about each row: three outcomes, what becomes of the row, and rows that no rule can be asked of.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use selvedge_engine::{Engine, ErrorKind, OnViolation, RuleKind, RuleOutcome};
+use selvedge_engine::{ErrorKind, OnViolation, RuleKind, RuleOutcome};
 
 use super::{conserved, lines, metric, of, session};
+use crate::support::lake::with_clock;
 use crate::support::query;
 
 const VALUES: &str = "(1, 5), (2, -5), (3, NULL), (4, 0), (5, NULL), (6, 13)";
@@ -429,11 +429,7 @@ async fn q11_values_of_files_that_do_not_fit_are_kept_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t7_a_rule_has_the_instant_of_its_statement() {
     let hand = AtomicI64::new(1_767_225_600_000);
-    let engine = Engine::builder("memory:///")
-        .clock(Arc::new(move || hand.fetch_add(1, Ordering::SeqCst)))
-        .open()
-        .await
-        .unwrap();
+    let engine = with_clock(move || hand.fetch_add(1, Ordering::SeqCst)).await;
     let session = engine.session();
     query::run(
         &session,

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use selvedge_engine::{Answer, Engine, Session};
+use selvedge_engine::{Answer, Session};
 
 use super::{column, lines, of, session};
+use crate::support::lake::{in_memory, with_clock};
 use crate::support::query;
 
 const TABLE: &str = "CREATE TABLE t (id BIGINT, a BIGINT, \
@@ -277,11 +278,7 @@ async fn what_is_past_its_retention_is_gone() {
     let start = 1_767_225_600_000;
     let clock = Arc::new(AtomicI64::new(start));
     let hand = Arc::clone(&clock);
-    let engine = Engine::builder("memory:///")
-        .clock(Arc::new(move || hand.load(Ordering::SeqCst)))
-        .open()
-        .await
-        .unwrap();
+    let engine = with_clock(move || hand.load(Ordering::SeqCst)).await;
     let session = engine.session();
     query::run(&session, TABLE).await;
     query::run(
@@ -326,7 +323,7 @@ async fn what_is_past_its_retention_is_gone() {
 /// Two at once: each quarantined row is taken up by one of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_is_replayed_once_whoever_asks() {
-    let engine = Engine::builder("memory:///").open().await.unwrap();
+    let engine = in_memory().await;
     let session = engine.session();
     query::run(&session, TABLE).await;
     query::write(
@@ -363,11 +360,7 @@ async fn a_restore_to_an_instant_takes_replays_back() {
     let start = 1_767_225_600_000;
     let clock = Arc::new(AtomicI64::new(start));
     let hand = Arc::clone(&clock);
-    let engine = Engine::builder("memory:///")
-        .clock(Arc::new(move || hand.load(Ordering::SeqCst)))
-        .open()
-        .await
-        .unwrap();
+    let engine = with_clock(move || hand.load(Ordering::SeqCst)).await;
     let session = engine.session();
     query::run(&session, TABLE).await;
     clock.store(start + DAY_MS, Ordering::SeqCst);

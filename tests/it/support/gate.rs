@@ -1,20 +1,17 @@
-//! A store at which one operation can be made to wait, so that a test decides what happens meanwhile.
+//! A gate in front of a store, at which one operation can be made to wait, so that a test decides what happens
+//! meanwhile.
 
-use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::FutureExt;
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use super::fault::Op;
+use super::intercept::{Intercept, Request};
 
 /// What an operation does to its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,25 +22,29 @@ pub(crate) enum Access {
 
 type Stop = Box<dyn Fn(Access, &Path) -> bool + Send + Sync>;
 
-/// The store.
-pub(crate) struct GateStore {
-    inner: Arc<dyn ObjectStore>,
+/// The gate.
+#[derive(Default)]
+pub(crate) struct Gate {
     stop: Mutex<Option<Stop>>,
     waits: AtomicBool,
     came: Notify,
     opened: Notify,
 }
 
-impl GateStore {
-    /// A store over `inner` that nobody waits at yet.
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self {
-            inner,
-            stop: Mutex::default(),
-            waits: AtomicBool::new(false),
-            came: Notify::new(),
-            opened: Notify::new(),
-        })
+impl Gate {
+    /// A gate that nobody waits at yet, and the way through it to `store`.
+    pub(crate) fn before(store: Arc<dyn ObjectStore>) -> (Arc<Self>, Arc<Intercept>) {
+        let gate = Arc::new(Self::default());
+        let passed = Arc::clone(&gate);
+        let way = Intercept::new(store, move |request| {
+            let gate = Arc::clone(&passed);
+            async move {
+                gate.pass(&request).await;
+                Ok(())
+            }
+            .boxed()
+        });
+        (gate, way)
     }
 
     /// The next operation that `stop` names will wait before it is done; those after it will not.
@@ -68,10 +69,18 @@ impl GateStore {
         self.opened.notify_one();
     }
 
-    async fn pass(&self, access: Access, path: &Path) {
+    async fn pass(&self, request: &Request) {
+        let access = match request.op {
+            Op::Get => Access::Read,
+            Op::Create | Op::Put | Op::MultipartStart => Access::Write,
+            // Deletes and listings pass, as do the parts of an upload that has begun.
+            _ => return,
+        };
         let waits = {
             let mut stop = self.stop.lock();
-            let named = stop.as_ref().is_some_and(|stop| stop(access, path));
+            let named = stop
+                .as_ref()
+                .is_some_and(|stop| stop(access, &request.path));
             if named {
                 *stop = None;
             }
@@ -82,77 +91,5 @@ impl GateStore {
             self.came.notify_one();
             self.opened.notified().await;
         }
-    }
-}
-
-impl fmt::Debug for GateStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for GateStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GateStore({})", self.inner)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for GateStore {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        opts: PutOptions,
-    ) -> Result<PutResult> {
-        self.pass(Access::Write, location).await;
-        self.inner.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.pass(Access::Write, location).await;
-        self.inner.put_multipart_opts(location, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.pass(Access::Read, location).await;
-        self.inner.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.pass(Access::Read, location).await;
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.pass(Access::Write, to).await;
-        self.inner.copy_opts(from, to, options).await
     }
 }

@@ -78,6 +78,28 @@ impl Damage {
     }
 }
 
+/// One object that a power loss harmed, and the disk that has it.
+pub(crate) struct Harm {
+    /// Of the change that wrote it.
+    pub(crate) number: usize,
+    pub(crate) path: Path,
+    pub(crate) damage: Damage,
+    pub(crate) disk: Arc<InMemory>,
+}
+
+impl Harm {
+    /// What an error must name.
+    pub(crate) fn name(&self) -> &str {
+        self.path.filename().unwrap()
+    }
+}
+
+impl fmt::Display for Harm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.path, self.damage)
+    }
+}
+
 /// A store in memory that remembers how it came to be.
 #[derive(Debug, Default)]
 pub(crate) struct PowerLossStore {
@@ -110,6 +132,42 @@ impl PowerLossStore {
             }
         }
         Ok(Arc::new(image))
+    }
+
+    /// The disk that the changes from the `reached`th on have not reached; before it, deletes are as told.
+    pub(crate) async fn until(&self, reached: usize, deletes: Damage) -> Result<Arc<InMemory>> {
+        let damage = |number: usize, change: &Change| match change {
+            _ if number >= reached => Damage::Lost,
+            Change::Deleted(_) => deletes,
+            Change::Written(..) => Damage::Kept,
+        };
+        self.crash(damage).await
+    }
+
+    /// Disks on which one object is harmed: each that has `part` in its path, in every way.
+    pub(crate) async fn harms(&self, part: &str) -> Result<Vec<Harm>> {
+        let mut harms = Vec::new();
+        for (number, change) in self.changes().into_iter().enumerate() {
+            let Change::Written(path, bytes) = change else {
+                continue;
+            };
+            if !path.as_ref().contains(part) {
+                continue;
+            }
+            for damage in Damage::all(&bytes) {
+                let harm = |other: usize, _: &Change| match other == number {
+                    true => damage,
+                    false => Damage::Kept,
+                };
+                harms.push(Harm {
+                    number,
+                    path: path.clone(),
+                    damage,
+                    disk: self.crash(harm).await?,
+                });
+            }
+        }
+        Ok(harms)
     }
 
     async fn record(&self, path: &Path) -> Result<()> {

@@ -3,19 +3,22 @@
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
-use selvedge_engine::{Answer, Error, Session, WriteReport};
+use selvedge_engine::{Answer, Error, ErrorKind, Session, WriteReport};
 
 use super::render;
 
 /// All batches of a query.
 pub(crate) async fn batches(session: &Session, sql: &str) -> Vec<RecordBatch> {
-    match session.execute(sql).await {
-        Ok(Answer::Rows(rows)) => rows
-            .try_collect()
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error}")),
-        Ok(other) => panic!("{sql}: not a query: {other:?}"),
-        Err(error) => panic!("{sql}: {error}"),
+    try_batches(session, sql)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// As [`batches`], of a query that may fail, if only while its rows are read.
+pub(crate) async fn try_batches(session: &Session, sql: &str) -> Result<Vec<RecordBatch>, Error> {
+    match session.execute(sql).await? {
+        Answer::Rows(rows) => rows.try_collect().await.map_err(Error::from),
+        other => panic!("{sql}: not a query: {other:?}"),
     }
 }
 
@@ -37,30 +40,20 @@ pub(crate) async fn rows(session: &Session, sql: &str) -> usize {
 
 /// The first column, which holds 64-bit integers without nulls.
 pub(crate) async fn integers(session: &Session, sql: &str) -> Vec<i64> {
-    let batches = batches(session, sql).await;
-    batches
-        .iter()
-        .flat_map(|batch| {
-            batch
-                .column(0)
-                .as_primitive::<Int64Type>()
-                .values()
-                .to_vec()
-        })
-        .collect()
+    first_column(&batches(session, sql).await)
 }
 
-/// As [`integers`], of a query that may fail while its rows are read.
+/// As [`integers`], of a query that may fail.
 pub(crate) async fn try_integers(session: &Session, sql: &str) -> Result<Vec<i64>, Error> {
-    let Answer::Rows(rows) = session.execute(sql).await? else {
-        panic!("{sql}: not a query");
-    };
-    let batches: Vec<RecordBatch> = rows.try_collect().await.map_err(Error::from)?;
+    Ok(first_column(&try_batches(session, sql).await?))
+}
+
+fn first_column(batches: &[RecordBatch]) -> Vec<i64> {
     let values = batches.iter().flat_map(|batch| {
         let values = batch.column(0).as_primitive::<Int64Type>().values();
         values.to_vec()
     });
-    Ok(values.collect())
+    values.collect()
 }
 
 /// A write that must succeed.
@@ -74,19 +67,35 @@ pub(crate) async fn write(session: &Session, sql: &str) -> WriteReport {
 
 /// A statement that must succeed.
 pub(crate) async fn run(session: &Session, sql: &str) {
-    if let Err(error) = session.execute(sql).await {
+    if let Err(error) = try_run(session, sql).await {
         panic!("{sql}: {error}");
     }
 }
 
+/// A statement to its end: some that are no queries answer with rows as well.
+pub(crate) async fn try_run(session: &Session, sql: &str) -> Result<(), Error> {
+    if let Answer::Rows(rows) = session.execute(sql).await? {
+        rows.try_collect::<Vec<_>>().await.map_err(Error::from)?;
+    }
+    Ok(())
+}
+
+/// Runs a statement until no other writer is in its way.
+pub(crate) async fn insist(session: &Session, sql: &str) {
+    for _ in 0..50 {
+        match session.execute(sql).await {
+            Ok(_) => return,
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            Err(error) => panic!("{sql}: {error}"),
+        }
+    }
+    panic!("{sql}: others were always faster");
+}
+
 /// The text of the error a statement must end with.
 pub(crate) async fn error(session: &Session, sql: &str) -> String {
-    match session.execute(sql).await {
+    match try_run(session, sql).await {
         Err(error) => error.to_string(),
-        Ok(Answer::Rows(rows)) => match rows.try_collect::<Vec<_>>().await {
-            Err(error) => Error::from(error).to_string(),
-            Ok(_) => panic!("{sql}: succeeded"),
-        },
-        Ok(_) => panic!("{sql}: succeeded"),
+        Ok(()) => panic!("{sql}: succeeded"),
     }
 }

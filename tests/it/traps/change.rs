@@ -1,19 +1,16 @@
 //! Traps of statements that change rows: predicates that get lost, deletes that come undone, rows that match twice.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::FutureExt;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use selvedge_engine::{Error, Session};
 use serde_json::json;
-use tokio::sync::Notify;
 
 use super::{objects, session, table};
 use crate::support::delta::remove;
 use crate::support::fault::{Fault, FaultStore, Op, Plan};
-use crate::support::intercept::Intercept;
+use crate::support::gate::{Access, Gate};
 use crate::support::query;
 
 const ROWS: &str = "SELECT a FROM t ORDER BY a";
@@ -113,28 +110,14 @@ async fn trap_own_change_taken_for_a_rivals() {
 async fn race(ours: &str, rival: impl AsyncFnOnce(&Arc<InMemory>)) -> Result<Vec<i64>, Error> {
     let disk = Arc::new(InMemory::new());
     three_rows(&session(disk.clone()).await).await;
-    let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let gates = (Arc::clone(&reached), Arc::clone(&go_on));
-    let once = Arc::new(AtomicBool::new(true));
-    let store = Intercept::new(disk.clone(), move |request| {
-        let (reached, go_on) = gates.clone();
-        let commit = request.op == Op::Create && request.path.as_ref().contains("t/_delta_log");
-        let held = commit && once.swap(false, Ordering::SeqCst);
-        async move {
-            if held {
-                reached.notify_one();
-                go_on.notified().await;
-            }
-            Ok(())
-        }
-        .boxed()
-    });
+    let (gate, store) = Gate::before(disk.clone());
+    gate.close(|access, path| access == Access::Write && path.as_ref().contains("t/_delta_log"));
     let session = session(store).await;
     let running = async { session.execute(ours).await.map(drop) };
     let meanwhile = async {
-        reached.notified().await;
+        gate.came().await;
         rival(&disk).await;
-        go_on.notify_one();
+        gate.open();
     };
     futures::join!(running, meanwhile).0?;
     Ok(rows(&disk).await)

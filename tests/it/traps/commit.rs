@@ -5,16 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::logical_expr::dml::InsertOp;
-use futures::FutureExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use selvedge_engine::{Engine, Error, ErrorKind, Settings};
-use tokio::sync::Notify;
+use selvedge_engine::{Engine, Error, ErrorKind};
 
 use super::{T, objects, open, session};
 use crate::support::fault::{Fault, FaultStore, Op, Plan};
+use crate::support::gate::{Access, Gate};
 use crate::support::intercept::Intercept;
+use crate::support::lake::{with_checkpoints, with_checkpoints_every};
 use crate::support::query;
 
 async fn put_goes_wrong(fault: Fault) {
@@ -93,19 +93,12 @@ async fn trap_rules_changed_under_a_write() {
     );
 }
 
-async fn with_checkpoints(store: Arc<dyn ObjectStore>, interval: u64) -> Engine {
-    let mut settings = Settings::default();
-    settings.checkpoint_interval = interval;
-    let builder = Engine::builder("memory:///").store(store);
-    builder.settings(settings).open().await.unwrap()
-}
-
 /// A checkpoint is written behind a commit that is already durable: its failure must not be told as the commit's.
 /// And every door writes checkpoints, not only SQL.
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_failed_checkpoint_is_not_a_failed_write() {
     let store = FaultStore::new(Arc::new(InMemory::new()));
-    let engine = with_checkpoints(store.clone(), 2).await;
+    let engine = with_checkpoints(store.clone()).await;
     let session = engine.session();
     query::run(&session, "CREATE TABLE t (a BIGINT)").await;
     let append = async || {
@@ -144,7 +137,7 @@ fn trap_checkpoints_on_a_runtime_of_one_thread() {
     for runtime in [single, worker] {
         let work = async {
             let disk: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-            let engine = with_checkpoints(Arc::clone(&disk), 1).await;
+            let engine = with_checkpoints_every(1, Arc::clone(&disk)).await;
             query::run(&engine.session(), "CREATE TABLE t (a BIGINT)").await;
             for a in 0..3 {
                 query::run(&engine.session(), &format!("INSERT INTO t VALUES ({a})")).await;
@@ -166,20 +159,10 @@ fn trap_checkpoints_on_a_runtime_of_one_thread() {
 #[tokio::test(flavor = "multi_thread")]
 async fn trap_client_dropped_in_the_middle_of_its_commit() {
     let disk = Arc::new(InMemory::new());
-    let (reached, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let gates = (Arc::clone(&reached), Arc::clone(&go_on));
-    let store = Intercept::new(disk.clone(), move |request| {
-        let (reached, go_on) = gates.clone();
-        let held = request.op == Op::Create && request.path.as_ref().ends_with("01.json");
-        let held = held && request.path.as_ref().contains("_delta_log");
-        async move {
-            if held {
-                reached.notify_one();
-                go_on.notified().await;
-            }
-            Ok(())
-        }
-        .boxed()
+    let (gate, store) = Gate::before(disk.clone());
+    gate.close(|access, path| {
+        let path = path.as_ref();
+        access == Access::Write && path.contains("_delta_log") && path.ends_with("01.json")
     });
     let session = session(store).await;
     query::run(&session, "CREATE TABLE t (a BIGINT)").await;
@@ -187,10 +170,10 @@ async fn trap_client_dropped_in_the_middle_of_its_commit() {
         let session = session.clone();
         async move { session.execute("INSERT INTO t VALUES (1)").await.map(drop) }
     });
-    reached.notified().await;
+    assert!(gate.came().await);
     client.abort();
     assert!(client.await.unwrap_err().is_cancelled());
-    go_on.notify_one();
+    gate.open();
     let landed = async {
         while objects(&*disk, "01.json").await.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;

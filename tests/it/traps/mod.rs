@@ -55,19 +55,15 @@ mod time;
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use object_store::ObjectStore;
-use selvedge_engine::{Engine, Session};
+use selvedge_engine::Session;
 
 use crate::support::delta::Folder;
+use crate::support::lake::open;
+use crate::support::traces::objects;
 
 /// Folder of the table `t` in a lake at the root of its store.
 const T: &str = "public/t";
-
-async fn open(store: Arc<dyn ObjectStore>) -> Engine {
-    let builder = Engine::builder("memory:///").store(store);
-    builder.open().await.unwrap()
-}
 
 async fn session(store: Arc<dyn ObjectStore>) -> Session {
     open(store).await.session()
@@ -75,18 +71,6 @@ async fn session(store: Arc<dyn ObjectStore>) -> Session {
 
 fn table(store: &dyn ObjectStore) -> Folder<'_> {
     Folder { store, path: T }
-}
-
-/// Paths of all objects that contain `part`, sorted.
-async fn objects(store: &dyn ObjectStore, part: &str) -> Vec<String> {
-    let all: Vec<_> = store.list(None).try_collect().await.unwrap();
-    let mut paths: Vec<String> = all
-        .into_iter()
-        .map(|meta| meta.location.to_string())
-        .collect();
-    paths.retain(|path| path.contains(part));
-    paths.sort();
-    paths
 }
 
 #[test]

@@ -10,13 +10,14 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
-use selvedge_engine::{Engine, ErrorKind, Session, Settings};
+use selvedge_engine::{ErrorKind, Session, Settings};
 use serde_json::json;
 
 use super::{T, objects, open, session, table};
 use crate::support::delta::{remove, replace_vector, vectors};
 use crate::support::fault::Op;
 use crate::support::intercept::Intercept;
+use crate::support::lake::with_settings;
 use crate::support::query;
 
 /// A table of three files with the rows 0..10, 10..20, 20..30, in its three commits after the first.
@@ -239,11 +240,7 @@ async fn trap_only_one_partition_is_read() {
     for partitions in [1, 2, 7] {
         let mut settings = Settings::default();
         settings.target_partitions = partitions;
-        let engine = Engine::builder("memory:///")
-            .settings(settings)
-            .open()
-            .await
-            .unwrap();
+        let engine = with_settings(settings).await;
         let session = engine.session();
         three_files(&session).await;
         for sql in [
@@ -340,11 +337,7 @@ async fn trap_memory_without_a_limit() {
     settings.memory_limit_bytes = 32 << 20;
     // What one sort holds while it merges: several would share the little there is.
     settings.target_partitions = 1;
-    let engine = Engine::builder("memory:///")
-        .settings(settings)
-        .open()
-        .await
-        .unwrap();
+    let engine = with_settings(settings).await;
     let session = engine.session();
     let numbers =
         "(SELECT value AS a, repeat('x', 40) || value AS s FROM generate_series(1, 500000))";

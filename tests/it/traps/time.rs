@@ -9,6 +9,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use selvedge_engine::{Engine, ErrorKind, Session};
 
 use super::T;
+use crate::support::lake::with_clock;
 use crate::support::query;
 
 /// 2026-01-02 03:04:05 UTC.
@@ -120,8 +121,7 @@ async fn trap_edges_of_as_of() {
 async fn trap_now_is_not_one_instant() {
     let hands = AtomicI64::new(START);
     let clock = move || hands.fetch_add(1_000, Ordering::Relaxed);
-    let builder = Engine::builder("memory:///").clock(Arc::new(clock));
-    let session = builder.open().await.unwrap().session();
+    let session = with_clock(clock).await.session();
     let timed = "TIMESTAMP WITH TIME ZONE";
     query::run(
         &session,

@@ -14,9 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::super::definition::{
-    Definition, IgnoreNulls, Late, LatePolicy, OpenEnd, PeriodColumns, Track,
-};
+use super::super::definition::{Definition, IgnoreNulls, Late, LatePolicy, Track};
 use super::super::event::{SEQUENCE, event_schema, kept_schema, stored_schema};
 use super::*;
 
@@ -55,9 +53,6 @@ fn delete(key: i64, at: i64) -> Change {
 
 fn shape(ignore: bool, policy: LatePolicy) -> Arc<Shape> {
     let definition = Definition {
-        keys: vec!["k".into()],
-        sequence: Some("at".into()),
-        delete_when: None,
         track: Track::Except(vec!["u".into()]),
         ignore_nulls: match ignore {
             true => IgnoreNulls::All,
@@ -67,8 +62,7 @@ fn shape(ignore: bool, policy: LatePolicy) -> Arc<Shape> {
             policy,
             after_micros: None,
         },
-        columns: PeriodColumns::named("selvedge").unwrap(),
-        open_end: OpenEnd::Null,
+        ..Definition::plain(&["k"], Some("at"))
     };
     let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let declared: SchemaRef = Arc::new(Schema::new(vec![

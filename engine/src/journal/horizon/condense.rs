@@ -47,7 +47,7 @@ pub(crate) async fn condense(
     if !past && kept.files.len() < FILES {
         return Ok(None);
     }
-    let rows = scan(session, shape, root, metadata, kept)?;
+    let rows = scan(session, shape, root, metadata, kept, &[]).await?;
     let order = key::ordering(shape, &rows.schema(), &[SEQUENCE])?;
     let rows = SortExec::new(order.clone(), rows).with_preserve_partitioning(true);
     let rows = SortPreservingMergeExec::new(order, Arc::new(rows));

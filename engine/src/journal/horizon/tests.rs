@@ -15,7 +15,7 @@ use futures::stream;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
-use super::super::definition::{Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track};
+use super::super::definition::{Definition, Late, PeriodColumns};
 use super::*;
 use crate::table::actions::Action;
 use crate::table::schema::to_delta;
@@ -26,16 +26,8 @@ fn instant() -> DataType {
 
 /// A journal of these declared columns, of which the first is the key and the second the sequence.
 fn shape(stored: &SchemaRef) -> Arc<Shape> {
-    let definition = Definition {
-        keys: vec![stored.field(0).name().clone()],
-        sequence: Some(stored.field(1).name().clone()),
-        delete_when: None,
-        track: Track::All,
-        ignore_nulls: IgnoreNulls::No,
-        late: Late::default(),
-        columns: PeriodColumns::named("selvedge").unwrap(),
-        open_end: OpenEnd::Null,
-    };
+    let [key, sequence] = [0, 1].map(|place| stored.field(place).name());
+    let definition = Definition::plain(&[key], Some(sequence));
     Arc::new(Shape::new("t", definition, &mapping::logical(stored)).unwrap())
 }
 
@@ -129,8 +121,10 @@ impl Place {
             files,
         };
         let state = self.context.state();
-        let plan = scan(&state, shape, &self.root, metadata, &kept).unwrap();
-        let batches = collect(plan, self.context.task_ctx()).await.unwrap();
+        let plan = scan(&state, shape, &self.root, metadata, &kept, &[]).await;
+        let batches = collect(plan.unwrap(), self.context.task_ctx())
+            .await
+            .unwrap();
         let mut rows = Vec::new();
         for batch in batches {
             let value = batch.column(2).as_primitive::<Int64Type>();
@@ -156,12 +150,7 @@ fn file(path: &str) -> KeptFile {
 }
 
 fn snapshot(kept: Option<&Kept>) -> Snapshot {
-    let protocol = Protocol {
-        min_reader_version: 3,
-        min_writer_version: 7,
-        reader_features: None,
-        writer_features: None,
-    };
+    let protocol = Protocol::plain(3, 7);
     let mut snapshot = Snapshot::draft(&protocol, &Metadata::of_files([]), columns_of("v"));
     if let Some(kept) = kept {
         let line = line(kept).unwrap();
@@ -279,7 +268,7 @@ async fn only_the_keys_that_are_asked_for_are_read() {
         (20_000, 20_001, 0, 0),
     ] {
         let filters = between(from, to);
-        let plan = scan_where(&state, &shape, &place.root, &metadata, &kept, &filters);
+        let plan = scan(&state, &shape, &place.root, &metadata, &kept, &filters);
         let plan = plan.await.unwrap();
         let context = place.context.task_ctx();
         let batches = collect(Arc::clone(&plan), context).await.unwrap();
@@ -297,7 +286,7 @@ async fn only_the_keys_that_are_asked_for_are_read() {
         let read = read.unwrap_or(if at_most == 0 { 0 } else { usize::MAX });
         assert!((rows..=at_most).contains(&read), "{from} to {to}: {read}");
     }
-    let all = scan_where(&state, &shape, &place.root, &metadata, &kept, &[]);
+    let all = scan(&state, &shape, &place.root, &metadata, &kept, &[]);
     let all = collect(all.await.unwrap(), place.context.task_ctx()).await;
     let rows: usize = all.unwrap().iter().map(RecordBatch::num_rows).sum();
     assert_eq!(rows, 10_000);

@@ -33,10 +33,9 @@ use crate::quality::failure::{FAILURES, OWN, ROW, failures_type, kept_as};
 use crate::quality::record::{Origin, Replayed, SideFile};
 use crate::store::Whole;
 use crate::table::actions::Add;
-use crate::table::footer::SoundReader;
-use crate::table::mapping;
 use crate::table::records::{self, Quarantined};
 use crate::table::snapshot::TableRoot;
+use crate::table::{footer, mapping};
 use crate::write::files::FileSink;
 use crate::write::quarantine::{side_files, sink};
 
@@ -82,7 +81,7 @@ pub(crate) async fn open(
     let meta = root.store.head(&path).await;
     let meta = meta.map_err(|error| Error::storage(format!("cannot read {path}"), error))?;
     let file = PartitionedFile::new(path.to_string(), meta.size);
-    let reader = SoundReader::open(store, file)?;
+    let reader = footer::open(store, file)?;
     let rows = ParquetRecordBatchStreamBuilder::new(reader)
         .await
         .map_err(failed)?

@@ -65,7 +65,7 @@ pub(super) async fn ask(
     file: &KeptFile,
 ) -> Result<Option<Found>> {
     let wide = Wide::new(shape, running)?;
-    let (mut rows, _) = read(job, base, shape, file)?;
+    let (mut rows, _) = read(job, base, shape, file).await?;
     let mut counts = Counts::of(running.compiled());
     let mut changes = false;
     while let Some(batch) = rows.try_next().await? {
@@ -88,7 +88,7 @@ pub(super) async fn rewrite(
     found: Found,
 ) -> Result<Refolded> {
     let table = &job.table;
-    let (rows, context) = read(job, base, shape, &found.file)?;
+    let (rows, context) = read(job, base, shape, &found.file).await?;
     let (wide, applying) = (Wide::new(shape, running)?, Arc::clone(running));
     let rows = rows.map(move |batch| -> datafusion::common::Result<RecordBatch> {
         let applied = wide.apply(&batch?, &applying)?;
@@ -113,7 +113,7 @@ pub(super) async fn rewrite(
     })
 }
 
-fn read(
+async fn read(
     job: &Job,
     base: &Snapshot,
     shape: &Shape,
@@ -124,9 +124,9 @@ fn read(
         watermark: i64::MIN,
         files: vec![file.clone()],
     };
-    let plan = horizon::scan(&state, shape, &job.table.root, &base.metadata, &one)?;
+    let plan = horizon::scan(&state, shape, &job.table.root, &base.metadata, &one, &[]);
     let context = state.task_ctx();
-    Ok((execute_stream(plan, Arc::clone(&context))?, context))
+    Ok((execute_stream(plan.await?, Arc::clone(&context))?, context))
 }
 
 fn nullable(field: &FieldRef) -> FieldRef {

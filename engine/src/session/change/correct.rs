@@ -235,8 +235,8 @@ impl<'a> Work<'a> {
         let touched = self.hashes(touched, declared).await?;
         let root = &opened.handle.root;
         let metadata = &opened.snapshot.metadata;
-        let events = horizon::scan(&state, &self.shape, root, metadata, &kept)?;
-        let events = self.hashes(events, Ok).await?;
+        let events = horizon::scan(&state, &self.shape, root, metadata, &kept, &[]);
+        let events = self.hashes(events.await?, Ok).await?;
         match events.intersection(&touched).count() {
             0 => Ok(()),
             keys => Err(Error::unsupported(format!(

@@ -291,22 +291,11 @@ mod tests {
     use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
     use super::*;
-    use crate::journal::definition::{
-        Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track,
-    };
+    use crate::journal::definition::Definition;
 
     #[test]
     fn the_events_of_keys_are_one_query() {
-        let definition = Definition {
-            keys: vec!["client_id".into(), "Region".into()],
-            sequence: Some("seen_on".into()),
-            delete_when: None,
-            track: Track::All,
-            ignore_nulls: IgnoreNulls::No,
-            late: Late::default(),
-            columns: PeriodColumns::default(),
-            open_end: OpenEnd::Null,
-        };
+        let definition = Definition::plain(&["client_id", "Region"], Some("seen_on"));
         let instant = DataType::Timestamp(TimeUnit::Microsecond, None);
         let declared = Arc::new(Schema::new(vec![
             Field::new("client_id", DataType::Int64, true),

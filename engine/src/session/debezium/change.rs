@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::execution::memory_pool::MemoryPool;
 use selvedge_udfs::debezium::envelope::{Event, Message, Op};
 use selvedge_udfs::debezium::json;
 
@@ -49,14 +50,19 @@ struct Image<'a> {
 }
 
 impl Changes {
-    pub(super) fn new(terms: Arc<Terms>, emptied: Vec<Emptied>) -> Self {
+    /// None yet; memory for what must be remembered of them is that of `pool`.
+    pub(super) fn new(
+        terms: Arc<Terms>,
+        emptied: Vec<Emptied>,
+        pool: &Arc<dyn MemoryPool>,
+    ) -> Self {
         Self {
             rows: Rows::new(&terms),
             terms,
             hints: Hints::default(),
             key_hints: Hints::default(),
             emptied,
-            gone: Gone::default(),
+            gone: Gone::new(pool),
             last: None,
             skipped: 0,
         }
@@ -101,7 +107,7 @@ impl Changes {
                 self.hints.take(event.schema).map_err(of_record)?;
                 self.delete(&event, key.map(|key| key.text), position)?;
                 if let Some(key) = key {
-                    self.gone.delete(key.text);
+                    self.gone.delete(key.text)?;
                 }
             }
         }
@@ -125,7 +131,7 @@ impl Changes {
                     Some((value.to_owned(), self.key_hints.of(name)))
                 });
                 let values = values.collect();
-                self.gone.wait(text, position, values);
+                self.gone.wait(text, position, values)?;
             }
             // The delete may be the last line of the file before.
             None if self.last.is_none_or(|last| last == Op::Delete) => {}
@@ -404,9 +410,9 @@ impl Changes {
         Ok(())
     }
 
-    /// The keys that went, of which nobody else needs to hear here.
-    pub(super) fn gone(&mut self) -> Gone {
-        std::mem::take(&mut self.gone)
+    /// The keys that went, when all has been said.
+    pub(super) fn gone(self) -> Gone {
+        self.gone
     }
 
     pub(super) fn rows(&self) -> usize {

@@ -4,16 +4,16 @@
 //! have been loaded long ago. So each is held against all deletes of the load, and at the end of the last file the ones
 //! that are left against the table: a key that the table holds lost its row by a delete that is missing.
 
-use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{Column, JoinType};
+use datafusion::common::{Column, HashMap, HashSet, JoinType};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, cast};
 use datafusion::physical_plan::collect;
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ use super::cells::{Cells, Given};
 use super::change::of_field;
 use super::schema::Hint;
 use super::terms::{POSITION, Terms};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A tombstone whose delete was not met yet.
 #[derive(Debug)]
@@ -33,18 +33,39 @@ struct Tombstone {
     key: Vec<(String, Option<Hint>)>,
 }
 
-/// What one file says of keys that went.
-#[derive(Debug, Default)]
+impl Tombstone {
+    /// Bytes of its values, which lie beside the table of tombstones.
+    fn size(&self) -> usize {
+        let texts = self.key.iter().map(|(value, _)| value.capacity());
+        texts.sum::<usize>() + self.key.capacity() * size_of::<(String, Option<Hint>)>()
+    }
+}
+
+/// What one file says of keys that went, or all of them. How much it is hangs on the load alone, so memory is asked for.
+#[derive(Debug)]
 pub(super) struct Gone {
     /// Hashes of the keys that were deleted, as records write them.
     deleted: HashSet<u64>,
     /// The first tombstone of each other key.
     open: HashMap<u64, Tombstone>,
+    /// Bytes of the values of these.
+    values: usize,
+    memory: MemoryReservation,
 }
 
 impl Gone {
-    pub(super) fn delete(&mut self, key: &str) {
-        self.deleted.insert(hash(key));
+    /// No keys, and memory of `pool` for those to come.
+    pub(super) fn new(pool: &Arc<dyn MemoryPool>) -> Self {
+        Self {
+            deleted: HashSet::default(),
+            open: HashMap::default(),
+            values: 0,
+            memory: MemoryConsumer::new("DebeziumDeletes").register(pool),
+        }
+    }
+
+    pub(super) fn delete(&mut self, key: &str) -> Result<()> {
+        self.deleted(hash(key))
     }
 
     pub(super) fn is_deleted(&self, key: &str) -> bool {
@@ -52,21 +73,107 @@ impl Gone {
     }
 
     /// Takes a tombstone that no delete was before.
-    pub(super) fn wait(&mut self, key: &str, position: i64, values: Vec<(String, Option<Hint>)>) {
+    pub(super) fn wait(
+        &mut self,
+        key: &str,
+        position: i64,
+        values: Vec<(String, Option<Hint>)>,
+    ) -> Result<()> {
         let tombstone = Tombstone {
             position,
             key: values,
         };
-        self.open.entry(hash(key)).or_insert(tombstone);
+        self.open(hash(key), tombstone)
     }
 
     /// A row that came anew was gone before: the tombstone is of a stream that was sent once more. Only one of the same
     /// file is told by it: files come in any order, and of those behind others it is not known here.
     pub(super) fn create(&mut self, key: &str) {
-        if !self.open.is_empty() {
-            self.open.remove(&hash(key));
+        if self.open.is_empty() {
+            return;
+        }
+        if let Some(tombstone) = self.open.remove(&hash(key)) {
+            self.values -= tombstone.size();
+            self.settle();
         }
     }
+
+    /// Takes what another file said.
+    fn extend(&mut self, other: Self) -> Result<()> {
+        if self.deleted.is_empty() && self.open.is_empty() {
+            *self = other;
+            return Ok(());
+        }
+        for key in other.deleted {
+            self.deleted(key)?;
+        }
+        for (key, tombstone) in other.open {
+            // It moves: what was asked for it there is asked for here.
+            other.memory.shrink(tombstone.size());
+            self.open(key, tombstone)?;
+        }
+        Ok(())
+    }
+
+    fn deleted(&mut self, key: u64) -> Result<()> {
+        let full = self.deleted.len() == self.deleted.capacity();
+        if full {
+            // A full table would grow before it finds that it has the key.
+            if self.deleted.contains(&key) {
+                return Ok(());
+            }
+            self.reserve(grown(self.deleted.allocation_size()))?;
+        }
+        self.deleted.insert(key);
+        if full {
+            self.settle();
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, key: u64, tombstone: Tombstone) -> Result<()> {
+        if self.open.contains_key(&key) {
+            return Ok(());
+        }
+        let table = match self.open.len() == self.open.capacity() {
+            true => grown(self.open.allocation_size()),
+            false => 0,
+        };
+        let values = tombstone.size();
+        self.reserve(table + values)?;
+        self.values += values;
+        self.open.insert(key, tombstone);
+        self.settle();
+        Ok(())
+    }
+
+    fn reserve(&self, more: usize) -> Result<()> {
+        self.memory.try_grow(more).map_err(|source| {
+            let source = Error::from(source);
+            let keys = self.deleted.len() + self.open.len();
+            let bytes = self.memory.size() + more;
+            let told = format!(
+                "{keys} keys that were deleted, and one more, take {bytes} bytes, which do not fit into memory"
+            );
+            Error::new(ErrorKind::Exhausted, told)
+                .with_detail(source.message())
+                .with_hint("load fewer files at a time: tombstones are held against all deletes of a load")
+                .with_source(source)
+        })
+    }
+
+    /// Keeps the memory that is taken by now, and no more.
+    fn settle(&self) {
+        let tables = self.deleted.allocation_size() + self.open.allocation_size();
+        self.memory.resize(tables + self.values);
+    }
+}
+
+/// Bytes that a table will take which has grown from these.
+fn grown(bytes: usize) -> usize {
+    /// More than the smallest one.
+    const FIRST: usize = 512;
+    (2 * bytes).max(FIRST)
 }
 
 fn hash(key: &str) -> u64 {
@@ -91,35 +198,38 @@ impl Tombstones {
         current: Arc<dyn TableProvider>,
         state: SessionState,
     ) -> Self {
+        let none = Gone::new(&state.runtime_env().memory_pool);
         Self {
             terms,
             files,
             current,
             state,
-            heard: Mutex::default(),
+            heard: Mutex::new((0, none)),
         }
     }
 
     /// Takes what a file said. Behind the last one it is known which tombstones have no delete.
     ///
     /// # Errors
-    /// When the table holds the key of such a tombstone.
+    /// When the table holds the key of such a tombstone, or the keys are more than memory allows.
     pub(super) async fn file_ends(&self, gone: Gone) -> Result<()> {
-        let left = {
+        let (left, _memory) = {
             let mut heard = self.heard.lock();
             let (files, all) = &mut *heard;
             *files += 1;
-            all.deleted.extend(gone.deleted);
-            for (key, tombstone) in gone.open {
-                all.open.entry(key).or_insert(tombstone);
-            }
+            all.extend(gone).map_err(|error| {
+                let told = format!("table {}: {}", self.terms.shape.table, error.message());
+                error.reworded(told)
+            })?;
             if *files < self.files.len() {
                 return Ok(());
             }
-            let Gone { deleted, open } = std::mem::take(all);
-            let open = open.into_iter();
+            let none = Gone::new(&self.state.runtime_env().memory_pool);
+            let all = std::mem::replace(all, none);
+            let (deleted, open) = (all.deleted, all.open.into_iter());
             let left = open.filter(|(key, _)| !deleted.contains(key));
-            left.map(|(_, tombstone)| tombstone).collect::<Vec<_>>()
+            let left: Vec<_> = left.map(|(_, tombstone)| tombstone).collect();
+            (left, all.memory)
         };
         if left.is_empty() {
             return Ok(());
@@ -212,5 +322,80 @@ impl Tombstones {
         .with_hint(
             "the delete before it, which says when the row went, is missing: load it as well",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::execution::memory_pool::GreedyMemoryPool;
+
+    use super::*;
+
+    fn pool(bytes: usize) -> Arc<dyn MemoryPool> {
+        Arc::new(GreedyMemoryPool::new(bytes))
+    }
+
+    fn value(text: &str) -> Vec<(String, Option<Hint>)> {
+        vec![(text.to_owned(), None)]
+    }
+
+    /// What the tables and the values take.
+    fn taken(gone: &Gone) -> usize {
+        let values = gone.open.values().map(Tombstone::size).sum::<usize>();
+        assert_eq!(gone.values, values);
+        gone.deleted.allocation_size() + gone.open.allocation_size() + values
+    }
+
+    #[test]
+    fn memory_is_asked_for_as_keys_go() {
+        let pool = pool(10 << 20);
+        let mut gone = Gone::new(&pool);
+        assert_eq!(pool.reserved(), 0);
+        for key in 0..1_000 {
+            gone.delete(&format!("{}", key % 700)).unwrap();
+            let waiting = format!("t{}", key % 300);
+            gone.wait(&waiting, key, value(&waiting)).unwrap();
+            assert_eq!(pool.reserved(), taken(&gone));
+        }
+        assert_eq!((gone.deleted.len(), gone.open.len()), (700, 300));
+        for key in 0..300 {
+            gone.create(&format!("t{key}"));
+            assert_eq!(pool.reserved(), taken(&gone));
+        }
+        assert_eq!((gone.open.len(), gone.values), (0, 0));
+        // Of a second file.
+        let mut other = Gone::new(&pool);
+        other.delete("x").unwrap();
+        other.wait("y", 7, value("y")).unwrap();
+        gone.extend(other).unwrap();
+        assert_eq!((gone.deleted.len(), gone.open.len()), (701, 1));
+        assert_eq!(pool.reserved(), taken(&gone));
+        let mut first = Gone::new(&pool);
+        first.extend(gone).unwrap();
+        assert!(first.is_deleted("x") && first.is_deleted("699"));
+        assert_eq!(pool.reserved(), taken(&first));
+        drop(first);
+        assert_eq!(pool.reserved(), 0);
+    }
+
+    #[test]
+    fn more_keys_than_memory_are_refused() {
+        let pool = pool(10_000);
+        let mut gone = Gone::new(&pool);
+        let mut keys = 0..10_000;
+        let error = keys.find_map(|key| gone.delete(&key.to_string()).err());
+        let error = error.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        assert!(
+            error.message().ends_with("do not fit into memory"),
+            "{error}"
+        );
+        // What was there stays, and what is there already needs no room.
+        assert_eq!(pool.reserved(), taken(&gone));
+        gone.delete("0").unwrap();
+        assert!(gone.wait("long", 1, value(&"x".repeat(10_000))).is_err());
+        assert_eq!(pool.reserved(), taken(&gone));
+        drop(gone);
+        assert_eq!(pool.reserved(), 0);
     }
 }

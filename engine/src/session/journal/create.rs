@@ -4,19 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::sql::sqlparser::ast::Ident;
 
 use crate::error::{Error, Result};
 use crate::journal::definition::{
-    self, COLUMNS, Definition, IgnoreNulls, MAX_DELETE_FRACTION, OPEN_END, OpenEnd, PROPERTY,
-    PeriodColumns, Track,
+    self, COLUMNS, Definition, MAX_DELETE_FRACTION, OPEN_END, OpenEnd, PROPERTY, PeriodColumns,
 };
 use crate::journal::shape::Shape;
 use crate::quality::check;
 use crate::session::properties::{APPEND_ONLY, OVERWRITE};
 use crate::session::scope::Scope;
 use crate::session::site::DELETION_VECTORS;
-use crate::sql::{self, IgnoreNullsClause, JournalClause, TrackClause};
+use crate::sql::{self, JournalClause};
 
 /// The columns of a journal that a statement makes with `declared` ones, and by which of them it is partitioned. What
 /// else it keeps of it goes to the properties.
@@ -54,7 +52,6 @@ fn define(
     clause: &JournalClause,
     properties: &BTreeMap<String, String>,
 ) -> Result<Definition> {
-    let names = |idents: &[Ident]| idents.iter().map(sql::fold).collect::<Vec<String>>();
     let columns = properties.get(COLUMNS).map(|text| period(table, text));
     let open_end = properties.get(OPEN_END).map(|text| {
         OpenEnd::named(text).ok_or_else(|| {
@@ -64,22 +61,9 @@ fn define(
         })
     });
     let definition = Definition {
-        keys: names(&clause.keys),
-        sequence: clause.sequence.as_ref().map(sql::fold),
-        delete_when: clause.delete_when.as_ref().map(ToString::to_string),
-        track: match &clause.track {
-            TrackClause::All => Track::All,
-            TrackClause::Only(columns) => Track::Only(names(columns)),
-            TrackClause::Except(columns) => Track::Except(names(columns)),
-        },
-        ignore_nulls: match &clause.ignore_nulls {
-            IgnoreNullsClause::No => IgnoreNulls::No,
-            IgnoreNullsClause::All => IgnoreNulls::All,
-            IgnoreNullsClause::On(columns) => IgnoreNulls::On(names(columns)),
-        },
-        late: clause.late,
         columns: columns.transpose()?.unwrap_or_default(),
         open_end: open_end.transpose()?.unwrap_or_default(),
+        ..clause.definition()
     };
     let stored = Shape::with_period(declared, &definition.columns)
         .map_err(|error| error.ending(&format!("table {table}")))?;

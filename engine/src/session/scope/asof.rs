@@ -110,8 +110,13 @@ fn mark(condition: &Expr) -> Option<(&str, &Expr)> {
 fn instant(at: &Expr, schema: &DFSchema) -> DfResult<Expr> {
     match at.get_type(schema)? {
         DataType::Timestamp(_, Some(_)) => Ok(at.clone()),
-        DataType::Timestamp(_, None) | DataType::Date32 => {
-            let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        local @ (DataType::Timestamp(_, None) | DataType::Date32) => {
+            let unit = match local {
+                // Cut off by a cast, what is less than a microsecond would be cut towards 1970.
+                DataType::Timestamp(TimeUnit::Nanosecond, _) => TimeUnit::Nanosecond,
+                _ => TimeUnit::Microsecond,
+            };
+            let utc = DataType::Timestamp(unit, Some("UTC".into()));
             Ok(Expr::Cast(Cast::new(Box::new(at.clone()), utc)))
         }
         other => Err(Error::invalid(format!(

@@ -1,6 +1,5 @@
 //! What a name stands for: a table, a view, files, or a relation about a table.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
@@ -119,64 +118,55 @@ impl Scope {
         Ok(Arc::new(rows.with_target(Arc::new(target))))
     }
 
-    /// The scope of what a view or function holds: other names to search, and itself out of bounds.
-    pub(in crate::session) fn within(&self, object: Object, search_schema: &str) -> Arc<Self> {
-        let mut state = self.state.clone();
-        search_schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
-        Arc::new(Self {
+    /// A scope that sees what this one sees.
+    fn copied(&self) -> Self {
+        Self {
             engine: Arc::clone(&self.engine),
             pinned: self.pinned.clone(),
-            state,
-            batch_id: self.batch_id,
-            user: self.user.clone(),
-            external_files: self.external_files,
-            observer: self.observer.clone(),
-            registered: HashMap::new(),
-            // The same table has the same version inside and outside the view.
-            resolved: Mutex::new(self.resolved.lock().clone()),
-            snapshots: Arc::clone(&self.snapshots),
-            path: self.path.iter().cloned().chain([object]).collect(),
-            // What is kept has none.
-            parameters: Parameters::None,
-        })
-    }
-
-    /// The same session over another catalog, which need not be there yet.
-    pub(in crate::session) fn over(&self, catalog: Catalog) -> Arc<Self> {
-        Arc::new(Self {
-            engine: Arc::clone(&self.engine),
-            pinned: Pinned {
-                version: self.pinned.version,
-                catalog: Arc::new(catalog),
-            },
             state: self.state.clone(),
             batch_id: self.batch_id,
             user: self.user.clone(),
             external_files: self.external_files,
             observer: self.observer.clone(),
             registered: self.registered.clone(),
-            resolved: Mutex::new(HashMap::new()),
+            resolved: Mutex::new(self.resolved.lock().clone()),
+            // The same table has the same version wherever it is named.
             snapshots: Arc::clone(&self.snapshots),
-            path: Vec::new(),
+            path: self.path.clone(),
+            // Those of one statement: what is kept in the lake has none.
             parameters: Parameters::None,
+        }
+    }
+
+    /// The scope of what a view or function holds: other names to search, and itself out of bounds.
+    pub(in crate::session) fn within(&self, object: Object, search_schema: &str) -> Arc<Self> {
+        let mut inside = self.copied();
+        let options = inside.state.config_mut().options_mut();
+        search_schema.clone_into(&mut options.catalog.default_schema);
+        inside.registered.clear();
+        inside.path.push(object);
+        Arc::new(inside)
+    }
+
+    /// The same session over another catalog, which need not be there yet.
+    pub(in crate::session) fn over(&self, catalog: Catalog) -> Arc<Self> {
+        let pinned = Pinned {
+            version: self.pinned.version,
+            catalog: Arc::new(catalog),
+        };
+        Arc::new(Self {
+            pinned,
+            resolved: Mutex::default(),
+            path: Vec::new(),
+            ..self.copied()
         })
     }
 
     /// The same view of the lake, for a plan of a statement with these parameters.
     pub(in crate::session) fn with(&self, parameters: Parameters) -> Arc<Self> {
         Arc::new(Self {
-            engine: Arc::clone(&self.engine),
-            pinned: self.pinned.clone(),
-            state: self.state.clone(),
-            batch_id: self.batch_id,
-            user: self.user.clone(),
-            external_files: self.external_files,
-            observer: self.observer.clone(),
-            registered: self.registered.clone(),
-            resolved: Mutex::new(self.resolved.lock().clone()),
-            snapshots: Arc::clone(&self.snapshots),
-            path: self.path.clone(),
             parameters,
+            ..self.copied()
         })
     }
 

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::ast;
 
 use super::Scope;
 use super::resolve::intervals;
+use crate::asof;
 use crate::catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::shape::Shape;
@@ -313,13 +314,16 @@ impl Scope {
                 None => told,
             }
         })?;
-        let cast = cast_with_options(&value, &utc, &strict())
-            .map_err(|_| wrong("is not a point in time"))?;
-        let micros = datafusion::common::ScalarValue::try_from_array(&cast, 0)?;
-        match micros {
-            datafusion::common::ScalarValue::TimestampMicrosecond(Some(micros), _) => Ok(micros),
-            _ => Err(wrong("is null")),
-        }
+        let micros = match value.data_type() {
+            // A cast would cut them towards 1970, which before it is the future.
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => asof::micros(&value)?,
+            _ => {
+                let cast = cast_with_options(&value, &utc, &strict());
+                asof::micros(&cast.map_err(|_| wrong("is not a point in time"))?)?
+            }
+        };
+        let micros = micros.iter().next().flatten();
+        micros.ok_or_else(|| wrong("is null"))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName};
 
-use super::Assignment;
-use crate::journal::definition::Late;
+use super::{Assignment, fold};
+use crate::journal::definition::{Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track};
 
 /// `JOURNAL KEYS (..) ..` of CREATE TABLE, as typed.
 #[derive(Debug, Clone)]
@@ -16,6 +16,31 @@ pub(crate) struct JournalClause {
     pub(crate) track: TrackClause,
     pub(crate) ignore_nulls: IgnoreNullsClause,
     pub(crate) late: Late,
+}
+
+impl JournalClause {
+    /// What it means, where nothing else is said of the period.
+    pub(crate) fn definition(&self) -> Definition {
+        let names = |idents: &[Ident]| idents.iter().map(fold).collect::<Vec<String>>();
+        Definition {
+            keys: names(&self.keys),
+            sequence: self.sequence.as_ref().map(fold),
+            delete_when: self.delete_when.as_ref().map(ToString::to_string),
+            track: match &self.track {
+                TrackClause::All => Track::All,
+                TrackClause::Only(columns) => Track::Only(names(columns)),
+                TrackClause::Except(columns) => Track::Except(names(columns)),
+            },
+            ignore_nulls: match &self.ignore_nulls {
+                IgnoreNullsClause::No => IgnoreNulls::No,
+                IgnoreNullsClause::All => IgnoreNulls::All,
+                IgnoreNullsClause::On(columns) => IgnoreNulls::On(names(columns)),
+            },
+            late: self.late,
+            columns: PeriodColumns::default(),
+            open_end: OpenEnd::default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]

@@ -3,40 +3,15 @@
 use super::super::versions::VersionedTable;
 use super::super::*;
 use super::{invalid, message, of, read};
-use crate::journal::definition::{
-    Definition, IgnoreNulls, Late, LatePolicy, OpenEnd, PeriodColumns, Track,
-};
+use crate::journal::definition::{Definition, Late, LatePolicy, Track};
 
 fn clause(text: &str) -> JournalClause {
     let sql = format!("CREATE TABLE t (k BIGINT, a TEXT, at TIMESTAMP, op TEXT) {text}");
     read!(&sql, CreateTable).journal.unwrap()
 }
 
-fn names(idents: &[datafusion::sql::sqlparser::ast::Ident]) -> Vec<String> {
-    idents.iter().map(fold).collect()
-}
-
-/// What a clause means, with columns as typed.
 fn definition(text: &str) -> Definition {
-    let clause = clause(text);
-    Definition {
-        keys: names(&clause.keys),
-        sequence: clause.sequence.as_ref().map(fold),
-        delete_when: clause.delete_when.as_ref().map(ToString::to_string),
-        track: match &clause.track {
-            TrackClause::All => Track::All,
-            TrackClause::Only(columns) => Track::Only(names(columns)),
-            TrackClause::Except(columns) => Track::Except(names(columns)),
-        },
-        ignore_nulls: match &clause.ignore_nulls {
-            IgnoreNullsClause::No => IgnoreNulls::No,
-            IgnoreNullsClause::All => IgnoreNulls::All,
-            IgnoreNullsClause::On(columns) => IgnoreNulls::On(names(columns)),
-        },
-        late: clause.late,
-        columns: PeriodColumns::default(),
-        open_end: OpenEnd::Null,
-    }
+    clause(text).definition()
 }
 
 #[test]

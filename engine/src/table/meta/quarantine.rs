@@ -24,6 +24,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::parquet::arrow::arrow_reader::RowSelection;
+use datafusion::parquet::file::metadata::PageIndexPolicy;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, cast, col};
 use datafusion::physical_plan::ExecutionPlan;
@@ -33,7 +34,7 @@ use object_store::ObjectMeta;
 
 use super::super::actions::Add;
 use super::super::located::{self, Located};
-use super::super::mapped_footer::MappedReaders;
+use super::super::mapped_footer::Names;
 use super::super::mapping::Mode;
 use super::super::records::{self, Quarantined};
 use super::super::snapshot::{DataFile, Snapshot, TableRoot};
@@ -185,10 +186,9 @@ impl TableProvider for QuarantineTable {
             .collect::<Result<Vec<_>, _>>()?;
         let groups = FileGroup::new(opened).split_files(session.config().target_partitions());
         let schema = columns.source.clone();
-        let source = source(session, &self.root, schema, |reader| {
-            let in_files = in_files(&self.snapshot);
-            Arc::new(MappedReaders::new(reader, Mode::Name, &in_files))
-        });
+        let names = Names::new(Mode::Name, &in_files(&self.snapshot));
+        let pages = PageIndexPolicy::Skip;
+        let source = source(session, &self.root, schema, pages, vec![Box::new(names)]);
         let scan = FileScanConfigBuilder::new(self.root.store_url.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_expr_adapter(Some(Arc::new(Lenient)))

@@ -31,25 +31,8 @@ fn table(root: &TableRoot) -> Table {
 }
 
 fn snapshot(version: u64, properties: &[(&str, &str)]) -> Snapshot {
-    let protocol = Protocol {
-        min_reader_version: 1,
-        min_writer_version: 2,
-        reader_features: None,
-        writer_features: None,
-    };
-    let properties = properties.iter();
-    let metadata = Metadata {
-        id: "id".into(),
-        name: None,
-        description: None,
-        format: Default::default(),
-        schema_string: String::new(),
-        partition_columns: vec![],
-        created_time: None,
-        configuration: properties
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect(),
-    };
+    let protocol = Protocol::plain(1, 2);
+    let metadata = Metadata::of_files(properties.iter().copied());
     let columns = Arc::new(Schema::empty());
     Snapshot {
         version,

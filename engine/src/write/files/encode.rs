@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
@@ -29,14 +29,13 @@ use tokio::sync::mpsc;
 
 use super::nan::{self, NanLeaves};
 use super::stats::{STRING_BYTES, Seen, StatsPlan};
+use super::trial::{self, Packing};
 use super::upload::{Upload, join};
 use crate::error::{Error, Result};
 use crate::table::footer;
 
 /// Rows of a full row group: enough for good encoding, few enough to skip and to share out.
 pub(super) const ROW_GROUP_ROWS: usize = 1 << 20;
-/// Rows of a full row group of a journal, where a small write looks for few rows among many.
-const JOURNAL_GROUP_ROWS: usize = 128 << 10;
 /// Rows of a page of a journal: what is read for one row, of each column.
 const JOURNAL_PAGE_ROWS: usize = 2 << 10;
 /// Below this many rows neither dictionaries nor the probe for them pay.
@@ -58,6 +57,8 @@ pub(super) struct Format {
     compression: Compression,
     /// Columns by which rows of a journal are found; their pages tell bounds. None for a plain table.
     found_by: Option<Vec<String>>,
+    /// How columns of whole numbers are packed, once a file began with enough rows to tell.
+    packings: Vec<OnceLock<Packing>>,
 }
 
 impl Format {
@@ -72,19 +73,13 @@ impl Format {
             .map_err(encoding)?
             .root_schema_ptr();
         Ok(Self {
+            packings: schema.fields().iter().map(|_| OnceLock::new()).collect(),
             schema,
             stats,
             parquet,
             compression,
             found_by,
         })
-    }
-
-    fn row_group_rows(&self) -> usize {
-        match self.found_by {
-            Some(_) => JOURNAL_GROUP_ROWS,
-            None => ROW_GROUP_ROWS,
-        }
     }
 
     /// Writer properties for a file that begins with `sample`.
@@ -110,9 +105,13 @@ impl Format {
             }
         }
         let leaves = SchemaDescriptor::new(Arc::clone(&self.parquet));
+        let mut whole = HashSet::new();
         for leaf in leaves.columns() {
             let path = leaf.path();
             let column = path.parts().first();
+            if trial::is_whole(leaf) {
+                whole.extend(column);
+            }
             if column.is_some_and(|column| self.stats.discreet().contains(column)) {
                 let none = EnabledStatistics::None;
                 properties = properties.set_column_statistics_enabled(path.clone(), none);
@@ -121,10 +120,25 @@ impl Format {
         if rows >= DICTIONARY_ROWS
             && let Some(first) = sample.iter().max_by_key(|b| b.num_rows())
         {
-            for (field, array) in self.schema.fields().iter().zip(first.columns()) {
-                if !field.data_type().is_nested() && mostly_distinct(array)? {
-                    let column = ColumnPath::new(vec![field.name().clone()]);
-                    properties = properties.set_column_dictionary_enabled(column, false);
+            let columns = self.schema.fields().iter().zip(first.columns());
+            for ((field, array), packing) in columns.zip(&self.packings) {
+                if field.data_type().is_nested() {
+                    continue;
+                }
+                let column = ColumnPath::new(vec![field.name().clone()]);
+                let distinct = mostly_distinct(array)?;
+                if distinct {
+                    properties = properties.set_column_dictionary_enabled(column.clone(), false);
+                }
+                if whole.contains(field.name()) && !small {
+                    let tried = match packing.get() {
+                        Some(packing) => Some(*packing),
+                        None => trial::packing(field, array, distinct, self.compression)
+                            .map_err(encoding)?,
+                    };
+                    if let Some(tried) = tried {
+                        properties = packing.get_or_init(|| tried).of(column, properties);
+                    }
                 }
             }
         }
@@ -233,7 +247,7 @@ impl Encoder {
     }
 
     fn room(&self) -> usize {
-        self.format.row_group_rows() - self.row_group.as_ref().map_or(0, |g| g.rows)
+        ROW_GROUP_ROWS - self.row_group.as_ref().map_or(0, |g| g.rows)
     }
 
     async fn encode(&mut self, batches: &[RecordBatch]) -> Result<()> {

@@ -8,6 +8,7 @@
 //! - `lane`: rows of one input partition, bounded memory, files of the wanted size
 //! - `partition`: rows told apart by partition values
 //! - `encode`: one Parquet file, its columns in parallel
+//! - `trial`: which encoding makes whole numbers small
 //! - `nan`: chunks that hold NaN, whose bounds would be untrue
 //! - `stats`: the log's statistics from the file's footer
 //! - `upload`: bytes to an object, and the clean-up when the write fails
@@ -21,6 +22,7 @@ mod partition;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod upload;
 
 use std::sync::Arc;

@@ -23,12 +23,13 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties,
-    Partitioning, PlanProperties, ReplaceChildrenOptions,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
+    PlanProperties,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 
+use crate::around::within;
 use crate::error::Error;
 
 #[cfg(test)]
@@ -109,23 +110,14 @@ impl ExecutionPlan for BoundedSortExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(
+    fn with_new_children(
         self: Arc<Self>,
         mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let Some(input) = children.pop() else {
             return Err(Error::internal("a sort needs rows").into());
         };
         Ok(Arc::new(Self::new(self.order.clone(), input, self.bytes)))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
-        let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        self.replace_children(children, recompute)
     }
 
     fn execute(
@@ -158,7 +150,7 @@ impl ExecutionPlan for BoundedSortExec {
             memory_pool: pool,
             ..runtime.as_ref().clone()
         };
-        sort.execute(0, Arc::new(within(&context, runtime)))
+        sort.execute(0, within(&context, runtime))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -170,20 +162,6 @@ impl ExecutionPlan for BoundedSortExec {
         }
         Some(all)
     }
-}
-
-/// The same task with other means.
-fn within(context: &TaskContext, runtime: RuntimeEnv) -> TaskContext {
-    TaskContext::new(
-        context.task_id(),
-        context.session_id(),
-        context.session_config().clone(),
-        context.scalar_functions().clone(),
-        context.higher_order_functions().clone(),
-        context.aggregate_functions().clone(),
-        context.window_functions().clone(),
-        Arc::new(runtime),
-    )
 }
 
 /// The rows of one partition, for the sort that runs there.

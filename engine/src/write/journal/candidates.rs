@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt64Array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::Field;
 use arrow::row::{Row, RowConverter, Rows, SortField};
-use datafusion::catalog::Session;
 use datafusion::common::ScalarValue;
+use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::logical_expr::{Expr, ident};
 use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema_by_columns};
@@ -40,7 +41,8 @@ const LISTED_KEYS: usize = 20;
 
 /// Between which values of the first key column the events of a write are.
 pub(super) struct Ranges {
-    of: DataType,
+    /// As the table declares it.
+    column: Field,
     order: RowConverter,
     /// Events of a range.
     each: u64,
@@ -64,8 +66,8 @@ impl Ranges {
         let at = shape.keys.first().ok_or_else(|| {
             Error::internal(format!("the journal {} has no key columns", shape.table))
         })?;
-        let of = shape.declared.field(*at).data_type();
-        let mut ranges = Self::new(of, accepted.rows.div_ceil(MOST_RANGES), pool)?;
+        let column = shape.declared.field(*at);
+        let mut ranges = Self::new(column, accepted.rows.div_ceil(MOST_RANGES), pool)?;
         let mut events = accepted.read(0)?;
         while let Some(batch) = events.try_next().await? {
             ranges.add(batch.column(*at))?;
@@ -74,12 +76,12 @@ impl Ranges {
         Ok(ranges)
     }
 
-    /// Of values of a type, so many of `each` range.
-    fn new(of: &DataType, each: u64, pool: &Arc<dyn MemoryPool>) -> Result<Self> {
-        let field = SortField::new(of.clone());
+    /// Of values of a column, so many of `each` range.
+    fn new(column: &Field, each: u64, pool: &Arc<dyn MemoryPool>) -> Result<Self> {
+        let field = SortField::new(column.data_type().clone());
         let order = RowConverter::new(vec![field]).map_err(unexpected)?;
         Ok(Self {
-            of: of.clone(),
+            column: column.clone(),
             each: each.max(1),
             seen: 0,
             first: order.empty_rows(0, 0),
@@ -123,8 +125,8 @@ impl Ranges {
         Ok(())
     }
 
-    /// The values one by one, where they are few.
-    pub(super) fn listed(&self) -> Result<Option<Vec<ScalarValue>>> {
+    /// That a row has one of the values, where they are few: bloom filters know of values, and not of ranges.
+    pub(super) fn listed(&self) -> Result<Option<Expr>> {
         // Each key may have many events.
         if self.each > 1 || self.first.num_rows() > 64 * LISTED_KEYS {
             return Ok(None);
@@ -139,20 +141,26 @@ impl Ranges {
                 }
             }
         }
-        Ok((listed.len() <= LISTED_KEYS).then_some(listed))
+        if listed.len() > LISTED_KEYS {
+            return Ok(None);
+        }
+        let listed = listed.into_iter().map(|value| Expr::Literal(value, None));
+        let column = ident(self.column.name().as_str());
+        Ok(Some(column.in_list(listed.collect(), false)))
     }
 
-    /// `file` with none but the rows whose `column` may be in a range; `None` where it has no such row.
+    /// `file` with none but the rows that may have a value in a range; `None` where it has no such row.
     pub(super) async fn showing(
         &self,
-        session: &dyn Session,
+        state: &SessionState,
         root: &TableRoot,
         base: &Snapshot,
-        column: &str,
         file: &Arc<DataFile>,
     ) -> Result<Option<Arc<DataFile>>> {
-        let column = base.schema.field_with_name(column).map_err(unexpected)?;
-        let footer = indexed_footer(session, root, file).await?;
+        // With what the version notes of its name in files.
+        let column = base.schema.field_with_name(self.column.name());
+        let column = column.map_err(unexpected)?;
+        let footer = indexed_footer(state, root, file).await?;
         let (mut shown, rows) = self.candidates(&footer, column, base.mapping());
         if shown.is_empty() {
             return Ok(None);
@@ -230,9 +238,10 @@ impl Ranges {
     /// A column that was widened has another type in older files. What widens values keeps their order, and what it has
     /// no value for becomes NULL, which is no bound.
     fn comparable(&self, bounds: &ArrayRef) -> Option<(Rows, ArrayRef)> {
-        let bounds = match *bounds.data_type() == self.of {
+        let of = self.column.data_type();
+        let bounds = match bounds.data_type() == of {
             true => Arc::clone(bounds),
-            false => cast(bounds, &self.of).ok()?,
+            false => cast(bounds, of).ok()?,
         };
         let rows = self.order.convert_columns(&[Arc::clone(&bounds)]).ok()?;
         Some((rows, bounds))

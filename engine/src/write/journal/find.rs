@@ -14,6 +14,7 @@ use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
@@ -30,7 +31,7 @@ use super::super::quality::unexpected;
 use super::accept::{Accepted, sequences};
 use super::candidates::Ranges;
 use super::picked::Picked;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::event::{self, SEQUENCE};
 use crate::journal::horizon::{self, Kept};
 use crate::journal::key::{self, KeySet};
@@ -40,7 +41,7 @@ use crate::table::located::Located;
 use crate::table::prune::select_files;
 use crate::table::snapshot::{DataFile, Snapshot};
 
-/// Footers that are read at once.
+/// Files that are looked into at once at least: who looks into one waits for its footer as a rule.
 const CONCURRENT_READS: usize = 16;
 
 /// Keys whose kept events are held in memory.
@@ -67,8 +68,8 @@ pub(super) struct Stored {
 /// The keys that rows are looked for by.
 struct Sought<'a> {
     keys: &'a Arc<KeySet>,
-    ranges: Ranges,
-    /// That a key is one of these, where they are few: bloom filters know of values, and not of ranges.
+    ranges: Arc<Ranges>,
+    /// That a row has one of the keys, where they are few.
     listed: Option<Expr>,
 }
 
@@ -81,15 +82,10 @@ impl Finder<'_> {
             return self.all(range, least).await;
         };
         let ranges = Ranges::of(accepted, self.shape, self.context.memory_pool()).await?;
-        let listed = ranges.listed()?.zip(self.first_key());
-        let listed = listed.map(|(values, key)| {
-            let values = values.into_iter().map(|value| Expr::Literal(value, None));
-            ident(key).in_list(values.collect(), false)
-        });
         let sought = Sought {
             keys,
-            ranges,
-            listed,
+            listed: ranges.listed()?,
+            ranges: Arc::new(ranges),
         };
         self.stored(&range, least, Some(sought)).await
     }
@@ -153,25 +149,32 @@ impl Finder<'_> {
         ]
     }
 
-    fn first_key(&self) -> Option<&str> {
-        self.shape.key_names().next()
-    }
-
-    /// These files with none but the rows that may have a key in a range.
+    /// These files with none but the rows that may have a key in a range. Each is looked into by a task of its own: a
+    /// write of few keys to a table of many files does little else.
     async fn candidates(
         &self,
-        ranges: &Ranges,
+        ranges: &Arc<Ranges>,
         files: Vec<Arc<DataFile>>,
     ) -> Result<Vec<Arc<DataFile>>> {
-        let Some(key) = self.first_key() else {
-            return Ok(files);
-        };
-        let (root, base) = (&self.table.root, self.base.as_ref());
-        let shown = stream::iter(files).map(|file: Arc<DataFile>| async move {
-            ranges.showing(self.state, root, base, key, &file).await
+        let state = Arc::new(self.state.clone());
+        let shown = stream::iter(files).map(|file: Arc<DataFile>| {
+            let (ranges, state) = (Arc::clone(ranges), Arc::clone(&state));
+            let (table, base) = (Arc::clone(self.table), Arc::clone(self.base));
+            // Whoever does not wait for it any more ends it.
+            let task = SpawnedTask::spawn(async move {
+                ranges.showing(&state, &table.root, &base, &file).await
+            });
+            async move {
+                task.await.map_err(|error| {
+                    Error::internal("a task that looks for pages of a journal stopped")
+                        .with_source(error)
+                })?
+            }
         });
-        let shown = shown.buffered(CONCURRENT_READS).try_collect::<Vec<_>>();
-        Ok(shown.await?.into_iter().flatten().collect())
+        let partitions = self.state.config().target_partitions();
+        let shown = shown.buffered(partitions.max(CONCURRENT_READS));
+        let shown: Vec<_> = shown.try_collect().await?;
+        Ok(shown.into_iter().flatten().collect())
     }
 
     /// Between which values of the first key column the keys are.
@@ -313,7 +316,7 @@ impl Finder<'_> {
 
     async fn kept_plan(&self, kept: &Kept, filters: &[Expr]) -> Result<Arc<dyn ExecutionPlan>> {
         let (root, metadata) = (&self.table.root, &self.base.metadata);
-        horizon::scan_where(self.state, self.shape, root, metadata, kept, filters).await
+        horizon::scan(self.state, self.shape, root, metadata, kept, filters).await
     }
 
     /// How many keys are current.

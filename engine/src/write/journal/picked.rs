@@ -146,9 +146,7 @@ mod tests {
     use datafusion::prelude::SessionConfig;
 
     use super::*;
-    use crate::journal::definition::{
-        Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track,
-    };
+    use crate::journal::definition::Definition;
 
     /// The keys are `name`, `k`, and `v` comes before both.
     fn shape() -> Arc<Shape> {
@@ -157,18 +155,8 @@ mod tests {
             Field::new("k", DataType::Int64, false),
             Field::new("name", DataType::Utf8View, false),
         ]));
-        let columns = PeriodColumns::default();
-        let stored = Shape::with_period(&declared, &columns).unwrap();
-        let definition = Definition {
-            keys: vec!["name".into(), "k".into()],
-            sequence: None,
-            delete_when: None,
-            track: Track::All,
-            ignore_nulls: IgnoreNulls::No,
-            late: Late::default(),
-            columns,
-            open_end: OpenEnd::Null,
-        };
+        let definition = Definition::plain(&["name", "k"], None);
+        let stored = Shape::with_period(&declared, &definition.columns).unwrap();
         Arc::new(Shape::new("s.t", definition, &stored).unwrap())
     }
 

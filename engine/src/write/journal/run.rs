@@ -179,14 +179,12 @@ impl Write<'_> {
             .base
             .as_ref()
             .is_none_or(|base| base.files.is_empty());
-        // Another writer may have had events that are kept and make no row, which only their keys tell apart.
-        let keeps = self.journal.shape.definition.late.after_micros.is_some();
         Wants {
             instants: self.mode.snapshots,
             keys: match self.mode.snapshots || target.creates.is_some() {
                 // A snapshot is held against all that is current, a table that is made anew against nothing.
                 true => 0,
-                false if empty && !keeps => FIRST_KEYS,
+                false if empty => FIRST_KEYS,
                 false => MOST_KEYS,
             },
         }

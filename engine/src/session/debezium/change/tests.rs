@@ -1,5 +1,6 @@
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use datafusion::execution::memory_pool::UnboundedMemoryPool;
 
 use super::*;
 use crate::journal::definition::{Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track};
@@ -53,6 +54,11 @@ fn by_event() -> Arc<Terms> {
     terms(shape(Some("updated_at"), false), When::Event)
 }
 
+fn changes_of(terms: Arc<Terms>, emptied: Vec<Emptied>) -> Changes {
+    let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+    Changes::new(terms, emptied, &pool)
+}
+
 /// An event of this op at a second.
 fn event(op: &str, before: &str, after: &str, second: i64) -> String {
     format!(
@@ -69,7 +75,7 @@ fn image(id: i64, city: &str, second: i64) -> String {
 
 /// The rows of these lines: columns, then `D` where the key ends, and the columns that keep their value.
 fn rows(terms: &Arc<Terms>, lines: &[String]) -> Result<Vec<String>> {
-    let mut changes = Changes::new(Arc::clone(terms), Vec::new());
+    let mut changes = changes_of(Arc::clone(terms), Vec::new());
     for (line, position) in lines.iter().zip((2..).step_by(2)) {
         changes.push(line, position)?;
     }
@@ -174,7 +180,7 @@ fn a_tombstone_follows_its_delete() {
         tombstone(1),
         tombstone(2),
     ];
-    let mut changes = Changes::new(by_row(), Vec::new());
+    let mut changes = changes_of(by_row(), Vec::new());
     for line in &lines {
         changes.push(line, 0).unwrap();
     }
@@ -332,7 +338,7 @@ fn changes_behind_an_emptied_table_come_after_it() {
         at: Some(6_000_000),
         position: 2,
     };
-    let mut changes = Changes::new(by_event(), vec![emptied]);
+    let mut changes = changes_of(by_event(), vec![emptied]);
     changes.push(&event("t", "null", "null", 6), 2).unwrap();
     let after = r#"{"client_id": 1, "city": "Rome"}"#;
     changes.push(&event("c", "null", after, 6), 4).unwrap();

@@ -41,21 +41,10 @@ impl Lake {
     }
 
     fn snapshot(&self, version: u64) -> Arc<Snapshot> {
-        let protocol = Protocol {
-            min_reader_version: 1,
-            min_writer_version: 2,
-            reader_features: None,
-            writer_features: None,
-        };
+        let protocol = Protocol::plain(1, 2);
         let metadata = Metadata {
-            id: "id".into(),
-            name: None,
-            description: None,
-            format: Default::default(),
             schema_string: delta::to_delta(&self.columns).unwrap(),
-            partition_columns: vec![],
-            created_time: None,
-            configuration: Default::default(),
+            ..Metadata::of_files([])
         };
         let columns = Arc::clone(&self.columns);
         Arc::new(Snapshot {

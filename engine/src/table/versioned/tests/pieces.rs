@@ -108,7 +108,7 @@ async fn places_of_rows_count_the_deleted_ones() {
 async fn one_file_is_shared_out_without_an_optimizer() {
     let mut build = Build::new(schema(), &[]);
     build.add(File::of(rows(9, 0)).deleted([1])).await;
-    let context = build.context(&[]);
+    let context = build.context(&[("datafusion.optimizer.repartition_file_min_size", "1")]);
     let scan = build.table().scan(&context.state(), None, &[], None).await;
     assert_eq!(scan.unwrap().output_partitioning().partition_count(), 3);
 }

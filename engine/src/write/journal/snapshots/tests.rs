@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use std::sync::Arc;
 
 use super::*;
-use crate::journal::definition::{Definition, IgnoreNulls, Late, OpenEnd, PeriodColumns, Track};
+use crate::journal::definition::Definition;
 use crate::journal::event::{DELETE, SEQUENCE, event_schema, stored_schema};
 
 fn shape() -> Shape {
@@ -19,18 +19,8 @@ fn shape() -> Shape {
             false,
         ),
     ]));
-    let columns = PeriodColumns::default();
-    let stored = Shape::with_period(&declared, &columns).unwrap();
-    let definition = Definition {
-        keys: vec!["id".into()],
-        sequence: Some("at".into()),
-        delete_when: None,
-        track: Track::All,
-        ignore_nulls: IgnoreNulls::No,
-        late: Late::default(),
-        columns,
-        open_end: OpenEnd::Null,
-    };
+    let definition = Definition::plain(&["id"], Some("at"));
+    let stored = Shape::with_period(&declared, &definition.columns).unwrap();
     Shape::new("s.t", definition, &stored).unwrap()
 }
 
