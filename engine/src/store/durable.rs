@@ -246,6 +246,7 @@ struct Staged {
 impl Staged {
     fn create(dest: PathBuf, folders: &Folders) -> Result<Self> {
         let mut attempt = 1u64;
+        let mut made_by_others = false;
         loop {
             let mut path = dest.clone().into_os_string();
             path.push(format!("#{attempt}"));
@@ -262,6 +263,8 @@ impl Staged {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => match dest.parent() {
                     Some(folder) if !folder.exists() => folders.make(folder)?,
+                    // It was not there, and is now: another writer has made it in between.
+                    Some(_) if !made_by_others => made_by_others = true,
                     _ => return Err(failed("create", &path, e)),
                 },
                 Err(e) => return Err(failed("create", &path, e)),
