@@ -3,7 +3,7 @@
 //! Columns of a large file are encoded by a task each, so that one writer keeps all cores busy and
 //! the plan's next rows are computed meanwhile. A small file is encoded in place.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -57,8 +57,8 @@ pub(super) struct Format {
     compression: Compression,
     /// Columns by which rows of a journal are found; their pages tell bounds. None for a plain table.
     found_by: Option<Vec<String>>,
-    /// How columns of whole numbers are packed, once a file began with enough rows to tell.
-    packings: Vec<OnceLock<Packing>>,
+    /// The columns of whole numbers, and how each is packed, once a file began with enough rows to tell.
+    packings: HashMap<String, OnceLock<Packing>>,
 }
 
 impl Format {
@@ -72,8 +72,11 @@ impl Format {
             .convert(&schema)
             .map_err(encoding)?
             .root_schema_ptr();
+        let leaves = SchemaDescriptor::new(Arc::clone(&parquet));
+        let whole = leaves.columns().iter().filter(|leaf| trial::is_whole(leaf));
+        let packings = whole.map(|leaf| (leaf.name().to_owned(), OnceLock::new()));
         Ok(Self {
-            packings: schema.fields().iter().map(|_| OnceLock::new()).collect(),
+            packings: packings.collect(),
             schema,
             stats,
             parquet,
@@ -105,13 +108,9 @@ impl Format {
             }
         }
         let leaves = SchemaDescriptor::new(Arc::clone(&self.parquet));
-        let mut whole = HashSet::new();
         for leaf in leaves.columns() {
             let path = leaf.path();
             let column = path.parts().first();
-            if trial::is_whole(leaf) {
-                whole.extend(column);
-            }
             if column.is_some_and(|column| self.stats.discreet().contains(column)) {
                 let none = EnabledStatistics::None;
                 properties = properties.set_column_statistics_enabled(path.clone(), none);
@@ -120,8 +119,7 @@ impl Format {
         if rows >= DICTIONARY_ROWS
             && let Some(first) = sample.iter().max_by_key(|b| b.num_rows())
         {
-            let columns = self.schema.fields().iter().zip(first.columns());
-            for ((field, array), packing) in columns.zip(&self.packings) {
+            for (field, array) in self.schema.fields().iter().zip(first.columns()) {
                 if field.data_type().is_nested() {
                     continue;
                 }
@@ -130,7 +128,9 @@ impl Format {
                 if distinct {
                     properties = properties.set_column_dictionary_enabled(column.clone(), false);
                 }
-                if whole.contains(field.name()) && !small {
+                if let Some(packing) = self.packings.get(field.name())
+                    && !small
+                {
                     let tried = match packing.get() {
                         Some(packing) => Some(*packing),
                         None => trial::packing(field, array, distinct, self.compression)
