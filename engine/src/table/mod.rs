@@ -14,6 +14,7 @@
 //! | `schema` | Delta's schema JSON and Arrow |
 //! | `mapping` | names of columns in files, apart from those in queries |
 //! | `mapped_footer` | footers of files, in the names of queries |
+//! | `mask` | which rows of a file are visible, and columns without the others |
 //! | `widening` | types of columns that have grown |
 //! | `snapshot` | one version in memory |
 //! | `reader` | readers of Parquet files, with changed footers |
@@ -49,6 +50,7 @@ pub(crate) mod location;
 pub(crate) mod log;
 mod mapped_footer;
 pub(crate) mod mapping;
+mod mask;
 pub(crate) mod meta;
 pub(crate) mod partition;
 mod pieces;

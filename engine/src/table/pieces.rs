@@ -19,7 +19,7 @@ use datafusion::parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringTreemap;
 
 use super::deletion;
-use super::visible::Mask;
+use super::mask::Mask;
 
 /// Pieces that a partition takes of a large scan: so much of it may be left when the first is done.
 const PER_PARTITION: u64 = 8;

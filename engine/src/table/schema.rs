@@ -146,6 +146,18 @@ pub(crate) fn uses_timestamp_ntz(schema: &Schema) -> bool {
     schema.fields().iter().any(|f| uses(f.data_type()))
 }
 
+/// The same columns, any of which may be NULL: those of rows that a deletion vector hides.
+pub(crate) fn nullable(schema: &Schema) -> Schema {
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| match field.is_nullable() {
+            true => Arc::clone(field),
+            false => Arc::new(field.as_ref().clone().with_nullable(true)),
+        });
+    Schema::new_with_metadata(fields.collect::<Fields>(), schema.metadata().clone())
+}
+
 /// SQL text of a column's default.
 pub(crate) fn column_default(field: &Field) -> Option<&str> {
     field.metadata().get(DEFAULT_KEY).map(String::as_str)

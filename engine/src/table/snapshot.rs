@@ -78,8 +78,8 @@ impl DataFile {
         }
     }
 
-    /// The file of `add` as one of which only some rows are to be read: all others are `hidden`. It is for a scan, and
-    /// never for the log: its deletion vector is nowhere but in memory.
+    /// The file of `add` as one of which all rows are to be read but those that are `hidden`, whatever its deletion vector
+    /// says. It is for a scan, and never for the log: what hides rows is nowhere but in memory.
     pub(crate) fn showing(add: &Add, hidden: RoaringTreemap) -> Self {
         let vector = (!hidden.is_empty()).then(|| DeletionVector {
             storage_type: "i".to_owned(),

@@ -15,10 +15,8 @@ use std::borrow::Cow;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use datafusion::arrow::buffer::BooleanBuffer;
-use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
@@ -42,9 +40,8 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, future};
 use object_store::ObjectStore;
 
-/// Which rows of its file are visible: an extension of a `PartitionedFile`. Files without it are read whole.
-#[derive(Debug, Clone)]
-pub(super) struct Mask(pub BooleanBuffer);
+use super::mask::{Mask, Runs};
+use super::schema::nullable;
 
 /// A Parquet source of files some of which have a [`Mask`].
 pub(super) struct Visible {
@@ -59,14 +56,7 @@ impl Visible {
         table: TableSchema,
         parquet: impl FnOnce(TableSchema) -> ParquetSource,
     ) -> Self {
-        let file = table.file_schema();
-        let nullable = file.fields().iter().map(|field| match field.is_nullable() {
-            true => Arc::clone(field),
-            false => Arc::new(field.as_ref().clone().with_nullable(true)),
-        });
-        let nullable =
-            Schema::new_with_metadata(nullable.collect::<Vec<_>>(), file.metadata().clone());
-        let nullable = TableSchema::builder(Arc::new(nullable))
+        let nullable = TableSchema::builder(Arc::new(nullable(table.file_schema())))
             .with_table_partition_cols(table.table_partition_cols().clone())
             .with_virtual_columns(table.virtual_columns().clone())
             .build();
@@ -153,7 +143,6 @@ impl FileSource for Visible {
             plain: inner.create_morselizer(Arc::clone(&store), scan, partition)?,
             numbered: numbered.create_morselizer(store, &unlimited, partition)?,
             columns: self.columns(&self.table)?,
-            read,
         }))
     }
 
@@ -244,9 +233,7 @@ impl FileSource for Visible {
 struct Masked {
     plain: Box<dyn Morselizer>,
     numbered: Box<dyn Morselizer>,
-    /// The columns of the source, and the same while hidden rows are among them.
     columns: SchemaRef,
-    read: SchemaRef,
 }
 
 impl Morselizer for Masked {
@@ -259,7 +246,6 @@ impl Morselizer for Masked {
         let shown = Shown {
             mask,
             columns: Arc::clone(&self.columns),
-            read: Arc::clone(&self.read),
         };
         Ok(shown.planner(inner))
     }
@@ -271,7 +257,6 @@ struct Shown {
     /// Rows of a file without one have no numbers.
     mask: Option<Mask>,
     columns: SchemaRef,
-    read: SchemaRef,
 }
 
 impl Shown {
@@ -298,13 +283,9 @@ impl Shown {
         if mask.count_set_bits() == rows {
             return with_schema(&self.columns, columns.to_vec(), rows);
         }
-        let read = with_schema(&self.read, columns.to_vec(), rows)?;
-        let visible = filter_record_batch(&read, &BooleanArray::new(mask, None))?;
-        with_schema(
-            &self.columns,
-            visible.columns().to_vec(),
-            visible.num_rows(),
-        )
+        let runs = Runs::new(mask);
+        let visible = columns.iter().map(|column| runs.of(column));
+        with_schema(&self.columns, visible.collect::<Result<_>>()?, runs.rows())
     }
 }
 
@@ -314,33 +295,6 @@ fn with_schema(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Resul
     Ok(RecordBatch::try_new_with_options(
         schema, columns, &options,
     )?)
-}
-
-impl Mask {
-    /// Of the rows with these numbers.
-    fn of(&self, numbers: &[i64]) -> Result<BooleanBuffer> {
-        let Some(&first) = numbers.first() else {
-            return Ok(BooleanBuffer::new_unset(0));
-        };
-        let rows = self.0.len();
-        let known = |row: i64| usize::try_from(row).ok().filter(|row| *row < rows);
-        // No early end: it is the loop over all that the compiler makes wide.
-        let gaps = numbers
-            .iter()
-            .zip(first..)
-            .fold(false, |gaps, (row, next)| gaps | (*row != next));
-        if let Some(first) = known(first)
-            && !gaps
-            && numbers.len() <= rows - first
-        {
-            return Ok(self.0.slice(first, numbers.len()));
-        }
-        if let Some(row) = numbers.iter().find(|row| known(**row).is_none()) {
-            return internal_err!("row {row} of a file of {rows} rows");
-        }
-        let visible = |at: usize| known(numbers[at]).is_some_and(|row| self.0.value(row));
-        Ok(BooleanBuffer::collect_bool(numbers.len(), visible))
-    }
 }
 
 #[derive(Debug)]
@@ -393,37 +347,5 @@ impl Morsel for ShownMorsel {
 impl Debug for Visible {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "Visible({})", self.inner.file_type())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mask(hidden: &[usize]) -> Mask {
-        Mask((0..10).map(|row| !hidden.contains(&row)).collect())
-    }
-
-    fn shown(mask: &Mask, numbers: &[i64]) -> Vec<bool> {
-        mask.of(numbers).unwrap().iter().collect()
-    }
-
-    #[test]
-    fn rows_are_found_by_their_numbers() {
-        let mask = mask(&[2, 7]);
-        assert_eq!(shown(&mask, &[]), [false; 0]);
-        assert_eq!(shown(&mask, &[1, 2, 3]), [true, false, true]);
-        assert_eq!(shown(&mask, &[8, 9]), [true, true]);
-        // A gap, and another order of row groups, of which first and last are as if there were none.
-        assert_eq!(shown(&mask, &[1, 2, 4, 7]), [true, false, true, false]);
-        assert_eq!(shown(&mask, &[6, 2, 8]), [true, false, true]);
-        assert_eq!(shown(&mask, &[7, 8, 2, 3]), [false, true, false, true]);
-    }
-
-    #[test]
-    fn rows_behind_the_end_are_an_error() {
-        for numbers in [&[8, 9, 10][..], &[-1, 0], &[3, 12]] {
-            assert!(mask(&[]).of(numbers).is_err(), "{numbers:?}");
-        }
     }
 }

@@ -4,7 +4,8 @@
 //! events -> ranges of their first key column -> pages whose bounds meet one -> the file, showing these alone
 //! ```
 //!
-//! Knows bounds and no values: whoever reads the rows asks each for its key. A page without bounds may hold any.
+//! Knows bounds and no values: whoever reads the rows asks each for its key, and whether it is deleted. A page without
+//! bounds may hold any.
 
 use std::sync::Arc;
 
@@ -149,7 +150,8 @@ impl Ranges {
         Ok(Some(column.in_list(listed.collect(), false)))
     }
 
-    /// `file` with none but the rows that may have a value in a range; `None` where it has no such row.
+    /// `file` with none but the pages that may have a value in a range; `None` where it has no such page. Rows that its
+    /// deletion vector hides are among the others.
     pub(super) async fn showing(
         &self,
         state: &SessionState,
@@ -161,28 +163,24 @@ impl Ranges {
         let column = base.schema.field_with_name(self.column.name());
         let column = column.map_err(unexpected)?;
         let footer = indexed_footer(state, root, file).await?;
-        let (mut shown, rows) = self.candidates(&footer, column, base.mapping());
+        let (shown, rows) = self.candidates(&footer, column, base.mapping());
         if shown.is_empty() {
             return Ok(None);
         }
-        // Where nearly all of it stays, the mask that is kept with the file serves, and no other has to be made.
-        if rows - shown.len() <= rows / 8 {
+        let deleted = file.deleted(root).await?;
+        // Its scan tells what is wrong with the file.
+        if deleted.is_some_and(|deleted| deleted.max().is_some_and(|last| last >= rows)) {
             return Ok(Some(Arc::clone(file)));
         }
-        if let Some(deleted) = file.deleted(root).await? {
-            // Its scan tells what is wrong with the file.
-            if deleted.max().is_some_and(|last| last >= rows) {
-                return Ok(Some(Arc::clone(file)));
-            }
-            shown -= deleted.as_ref();
-        }
         let mut hidden = RoaringTreemap::new();
-        hidden.insert_range(0..rows);
-        hidden -= &shown;
-        // Pages are runs of rows.
-        hidden.optimize();
-        let shown = (!shown.is_empty()).then(|| DataFile::showing(&file.add, hidden));
-        Ok(shown.map(Arc::new))
+        // To leave out few pages costs more than to read them.
+        if rows - shown.len() > rows / 8 {
+            hidden.insert_range(0..rows);
+            hidden -= &shown;
+            // Pages are runs of rows.
+            hidden.optimize();
+        }
+        Ok(Some(Arc::new(DataFile::showing(&file.add, hidden))))
     }
 
     /// The rows of a file whose `column` may be in a range, and how many rows there are.

@@ -1,7 +1,8 @@
 //! The stored rows that the events of a write are about.
 //!
 //! ```text
-//! files (partition, statistics) -> pages that may have a key (candidates) -> rows that have one (picked) -> in order
+//! files (partition, statistics) -> pages that may have a key (candidates) -> rows that do and are not deleted (picked)
+//!     -> in order
 //! ```
 //!
 //! Only candidate pages are read, each once, by all partitions at a time. So a write of few keys costs few pages, and
@@ -30,7 +31,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::super::quality::unexpected;
 use super::accept::{Accepted, sequences};
 use super::candidates::Ranges;
-use super::picked::Picked;
+use super::picked::{Deleted, Picked};
 use crate::error::{Error, Result};
 use crate::journal::event::{self, SEQUENCE};
 use crate::journal::horizon::{self, Kept};
@@ -39,6 +40,7 @@ use crate::journal::shape::Shape;
 use crate::table::handle::Table;
 use crate::table::located::Located;
 use crate::table::prune::select_files;
+use crate::table::schema::nullable;
 use crate::table::snapshot::{DataFile, Snapshot};
 
 /// Files that are looked into at once at least: who looks into one waits for its footer as a rule.
@@ -131,7 +133,8 @@ impl Finder<'_> {
         }
         let mut rows = UnionExec::try_new(parts)?;
         if let Some(sought) = &sought {
-            rows = Picked::plan(self.shape, sought.keys, rows);
+            let deleted = Deleted::of(&located, self.base, &self.table.root).await?;
+            rows = Picked::plan(self.shape, sought.keys, deleted, rows);
         }
         self.sorted(rows, located)
     }
@@ -204,6 +207,8 @@ impl Finder<'_> {
         let files = files.into_iter();
         let only = Snapshot {
             files: files.map(|file| (file.add.path.clone(), file)).collect(),
+            // Deleted rows among them may lack what was declared NOT NULL later.
+            schema: Arc::new(nullable(&self.base.schema)),
             ..self.base.as_ref().clone()
         };
         let table = self.table.provider(&self.shape.table, Arc::new(only));

@@ -1,43 +1,53 @@
 //! The rows of a scan whose keys are among those of a write.
 //!
 //! The scan decodes all columns at once. To decode the keys alone, and then the rest of the rows that have one, saves
-//! nothing: with a key in a hundred rows hardly a page has none.
+//! nothing: with a key in a hundred rows hardly a page has none. For the same reason the scan leaves deleted rows in: of
+//! those that have a key few are deleted, and to drop the others first would copy all that is read.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, NullArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    ArrayRef, AsArray, BooleanArray, Int64Array, NullArray, RecordBatch, RecordBatchOptions,
+    UInt32Array,
+};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::BatchCoalescer;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt32Type};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{TryStreamExt, stream};
+use roaring::RoaringTreemap;
 
 use super::super::quality::unexpected;
 use crate::around::{Around, AroundExec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::key::{self, KeySet};
 use crate::journal::shape::Shape;
+use crate::table::located::{self, Located};
+use crate::table::snapshot::{Snapshot, TableRoot};
 
 /// The step that picks.
 #[derive(Debug)]
 pub(super) struct Picked {
     shape: Arc<Shape>,
     keys: Arc<KeySet>,
+    deleted: Arc<Deleted>,
 }
 
 impl Picked {
-    /// Those of `rows` that have one of the keys. Others of the same hash come along.
+    /// Those of `rows` that have one of the keys and are not deleted. Others of the same hash come along.
     pub(super) fn plan(
         shape: &Arc<Shape>,
         keys: &Arc<KeySet>,
+        deleted: Deleted,
         rows: Arc<dyn ExecutionPlan>,
     ) -> Arc<dyn ExecutionPlan> {
         let picked = Self {
             shape: Arc::clone(shape),
             keys: Arc::clone(keys),
+            deleted: Arc::new(deleted),
         };
         AroundExec::plan(picked, rows)
     }
@@ -59,6 +69,7 @@ impl Around for Picked {
             places: places.collect::<Result<_, _>>()?,
             shape: Arc::clone(&self.shape),
             keys: Arc::clone(&self.keys),
+            deleted: Arc::clone(&self.deleted),
             hashes: Vec::new(),
             // A few rows of each batch, which would hold on to all the others.
             picked: BatchCoalescer::new(Arc::clone(&schema), context.session_config().batch_size()),
@@ -78,6 +89,7 @@ struct Picking {
     rows: SendableRecordBatchStream,
     shape: Arc<Shape>,
     keys: Arc<KeySet>,
+    deleted: Arc<Deleted>,
     /// Where the key columns are, in the order of the definition.
     places: Vec<usize>,
     hashes: Vec<u64>,
@@ -108,13 +120,69 @@ impl Picking {
         let keys = batch.project(&self.places).map_err(unexpected)?;
         let keys = keys_in_place(&self.shape, &keys)?;
         key::hashes(&self.shape, &keys, &mut self.hashes)?;
+        let places = self.deleted.places(&batch)?;
         let among = BooleanBuffer::collect_bool(self.hashes.len(), |row| {
             let hash = self.hashes.get(row);
-            hash.is_some_and(|hash| self.keys.has(*hash))
+            hash.is_some_and(|hash| self.keys.has(*hash)) && !places.has(row)
         });
         let among = BooleanArray::new(among, None);
         let picked = self.picked.push_batch_with_filter(batch, &among);
         picked.map_err(unexpected)
+    }
+}
+
+/// The deleted rows of the files of a scan, by the numbers of these.
+#[derive(Debug, Default)]
+pub(super) struct Deleted(Vec<Option<Arc<RoaringTreemap>>>);
+
+impl Deleted {
+    /// Of what a scan read, as a version has it.
+    pub(super) async fn of(located: &Located, base: &Snapshot, root: &TableRoot) -> Result<Self> {
+        let mut deleted = Vec::new();
+        for file in located.files() {
+            let of_base = base.files.get(&file.add.path).ok_or_else(|| {
+                Error::internal(format!("data file '{}' is of no version", file.add.path))
+            })?;
+            deleted.push(of_base.deleted(root).await?.cloned());
+        }
+        Ok(Self(deleted))
+    }
+
+    fn places<'a>(&'a self, rows: &'a RecordBatch) -> Result<Places<'a>> {
+        let files = rows.column_by_name(located::FILE);
+        let numbers = rows.column_by_name(located::ROW);
+        let files = files.and_then(|files| files.as_primitive_opt::<UInt32Type>());
+        let numbers = numbers.and_then(|numbers| numbers.as_primitive_opt::<Int64Type>());
+        let (Some(files), Some(numbers)) = (files, numbers) else {
+            return Err(Error::internal("rows of a journal without their places"));
+        };
+        let last = files.values().iter().max();
+        if last.is_some_and(|last| *last as usize >= self.0.len()) {
+            return Err(Error::internal(
+                "a row of a journal in a file that was not read",
+            ));
+        }
+        Ok(Places {
+            deleted: self,
+            files,
+            numbers,
+        })
+    }
+}
+
+/// Where the rows of a batch are.
+struct Places<'a> {
+    deleted: &'a Deleted,
+    files: &'a UInt32Array,
+    numbers: &'a Int64Array,
+}
+
+impl Places<'_> {
+    /// Whether a row is deleted.
+    fn has(&self, row: usize) -> bool {
+        let of_file = self.deleted.0.get(self.files.value(row) as usize);
+        let of_file = of_file.and_then(Option::as_ref);
+        of_file.is_some_and(|deleted| deleted.contains(self.numbers.value(row).cast_unsigned()))
     }
 }
 
@@ -160,7 +228,7 @@ mod tests {
         Arc::new(Shape::new("s.t", definition, &stored).unwrap())
     }
 
-    /// Rows of a scan, whose columns lie elsewhere than in the journal.
+    /// Rows of a scan, whose columns lie elsewhere than in the journal; of file 0, where each is at its `k`.
     fn rows(k: impl Iterator<Item = i64>) -> RecordBatch {
         let k: Int64Array = k.map(Some).collect();
         let names = k
@@ -168,10 +236,12 @@ mod tests {
             .iter()
             .map(|k| format!("a name that is no inlined one {}", k % 7));
         let names: ArrayRef = Arc::new(StringViewArray::from_iter_values(names));
-        let columns: [(&str, ArrayRef); 3] = [
+        let columns: [(&str, ArrayRef); 5] = [
             ("k", Arc::new(k.clone())),
-            ("v", Arc::new(k)),
+            ("v", Arc::new(k.clone())),
             ("name", names),
+            (located::FILE, Arc::new(UInt32Array::from(vec![0; k.len()]))),
+            (located::ROW, Arc::new(k)),
         ];
         RecordBatch::try_from_iter(columns).unwrap()
     }
@@ -181,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn just_rows_with_a_key_are_picked_in_full_batches() {
+    async fn just_visible_rows_with_a_key_are_picked_in_full_batches() {
         let shape = shape();
         let mut hashes = Vec::new();
         let wanted = declared(&rows((0..3_000).step_by(10)));
@@ -201,14 +271,18 @@ mod tests {
         ];
         let schema = rows([].into_iter()).schema();
         let scan = MemorySourceConfig::try_new_exec(&parts, schema, None).unwrap();
-        let plan = Picked::plan(&shape, &Arc::new(keys), scan);
+        // Rows 2,000 to 2,100 of the file, of which ten have a key.
+        let deleted = Arc::new((2_000..2_100).collect::<RoaringTreemap>());
+        let deleted = Deleted(vec![Some(deleted)]);
+        let plan = Picked::plan(&shape, &Arc::new(keys), deleted, scan);
         let config = SessionConfig::new().with_batch_size(64);
         let context = Arc::new(TaskContext::default().with_session_config(config));
         let picked = collect_partitioned(plan, context).await.unwrap();
         let sizes = |part: &Vec<RecordBatch>| part.iter().map(RecordBatch::num_rows).collect();
         let sizes: Vec<Vec<usize>> = picked.iter().map(sizes).collect();
-        assert_eq!(sizes, [vec![64, 64, 22], vec![64, 64, 22], vec![], vec![]]);
-        let mut expected = (0..3_000).step_by(10);
+        assert_eq!(sizes, [vec![64, 64, 22], vec![64, 64, 12], vec![], vec![]]);
+        let expected = (0..3_000).step_by(10);
+        let mut expected = expected.filter(|k| !(2_000..2_100).contains(k));
         for batch in picked.iter().flatten() {
             let k = batch.column(0).as_primitive::<Int64Type>();
             let names = batch.column(2).as_string_view();
