@@ -4,7 +4,7 @@
 //! one class as make a file of the next, they are merged, with all smaller ones. Each merge lifts its rows by a
 //! class, so a row is written again once per class: O(log n) times, whatever comes in which order. A file most
 //! of whose rows are deleted is rewritten too; what that costs is less than the deletes have written. Current rows of
-//! a journal are freed of dead ones sooner, for most reads are of them.
+//! a journal are freed of deleted ones sooner (`scattered`), for most reads are of them.
 //!
 //! What a commit changed is all that is looked at after it: two versions share the files they have in common.
 
@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::compact::{Group, dead_share, live_bytes};
 use super::optimize::{Optimized, Request, land, parameters, rewrite};
+use super::scattered::Scattered;
 use super::{Job, bytes};
 use crate::error::Result;
 use crate::journal::definition;
@@ -29,6 +30,7 @@ use crate::table::handle::{Table, Upkeep};
 use crate::table::protocol;
 use crate::table::snapshot::{DataFile, Snapshot};
 use crate::write::commit::{Intent, PartitionKey};
+use crate::write::files::ROW_GROUP_ROWS;
 
 /// Table property that switches it off.
 pub(crate) const PROPERTY: &str = "selvedge.autoOptimize";
@@ -37,18 +39,12 @@ pub(crate) const PROPERTY: &str = "selvedge.autoOptimize";
 /// open, fewer would write each row more often.
 const FAN_IN: u64 = 16;
 
-/// Files smaller than this share of the target size are merged.
+/// Files smaller than this share of the target size are merged; those of current rows of a journal, which writes close
+/// after one row group, smaller than this share of it.
 const SMALL: u64 = 4;
 
 /// The share of deleted rows above which a file is rewritten by itself.
 const DEAD_SHARE: f64 = 0.5;
-
-/// The same for files of the current rows of a journal. Each change marks a row in them, scattered over the keys, and
-/// who reads what is true now steps over all of these.
-const DEAD_SHARE_CURRENT: f64 = 0.2;
-
-/// Below so many bytes a file is read in no time, whatever share of it is deleted.
-const SCATTERED_BYTES: i64 = 1 << 20;
 
 /// Files due from which on nobody else goes first.
 const PILE_FILES: usize = 4 * FAN_IN as usize;
@@ -127,7 +123,8 @@ impl Shared {
             };
             // A statement that takes rows out of files would have to run again if they moved: it goes first,
             // unless there is always one.
-            let waiting = due.files.len().max(crumbs.dead.len());
+            let worn = crumbs.dead.len().max(crumbs.scattered.worn_out());
+            let waiting = due.files.len().max(worn);
             let ended = table.running.ended();
             if table.running.changes_rows() && waiting < PILE_FILES {
                 ended.await;
@@ -172,7 +169,12 @@ impl Shared {
             batch_id: now,
             meter: Meter::new("OPTIMIZE", None),
         };
-        let sink = job.sink(head)?;
+        let mut sink = job.sink(head)?;
+        if let Some(flag) = head.partition_columns().first()
+            && head.property(definition::PROPERTY).is_some()
+        {
+            sink = sink.of_journal(flag)?;
+        }
         let rewritten = rewrite(&job, head, &sink, group, &[]).await?;
         let intent = Intent {
             parameters: parameters(&Request::default(), true),
@@ -192,10 +194,12 @@ struct Crumbs {
     version: u64,
     /// Small files, by partition and class.
     small: HashMap<PartitionKey, BTreeMap<u32, Class>>,
-    /// Whether the table is a journal, which it is from its first version on or never.
+    /// Whether the table is a journal.
     journal: bool,
     /// Files so many of whose rows are deleted that they are rewritten.
     dead: Class,
+    /// Current rows of a journal.
+    scattered: Scattered,
     /// Classes that had enough files when one came last.
     full: BTreeSet<(PartitionKey, u32)>,
     failures: u32,
@@ -228,11 +232,18 @@ impl Crumbs {
 
     fn insert(&mut self, file: &Arc<DataFile>, schema: &SchemaRef, target_bytes: u64) {
         let path = file.add.path.clone();
-        if dead_share(file, schema) > self.most_dead(file) {
+        let current = self.current(file);
+        if current {
+            self.scattered.insert(file, schema);
+        }
+        if dead_share(file, schema) > DEAD_SHARE {
             self.dead.insert(path, Arc::clone(file));
             return;
         }
-        if bytes(file) >= target_bytes / SMALL {
+        let full = file
+            .rows(schema)
+            .is_some_and(|rows| rows >= ROW_GROUP_ROWS as u64 / SMALL);
+        if bytes(file) >= target_bytes / SMALL || current && full {
             return;
         }
         let (key, class) = (&file.add.partition_values, class(file, schema));
@@ -247,19 +258,16 @@ impl Crumbs {
         }
     }
 
-    /// The share of deleted rows that a file may have.
-    fn most_dead(&self, file: &DataFile) -> f64 {
+    /// Whether a file has current rows of a journal.
+    fn current(&self, file: &DataFile) -> bool {
         // The only partition of a journal is whether a row is current.
         let mut values = file.add.partition_values.values();
-        let current = values.any(|value| value.as_deref() == Some("true"));
-        match self.journal && current && file.add.size >= SCATTERED_BYTES {
-            true => DEAD_SHARE_CURRENT,
-            false => DEAD_SHARE,
-        }
+        self.journal && values.any(|value| value.as_deref() == Some("true"))
     }
 
     fn remove(&mut self, file: &DataFile, schema: &SchemaRef) {
         self.dead.remove(&file.add.path);
+        self.scattered.remove(&file.add.path);
         let key = &file.add.partition_values;
         let Some(classes) = self.small.get_mut(key) else {
             return;
@@ -278,7 +286,8 @@ impl Crumbs {
 
     /// Files to merge now; the same again until they have gone.
     fn due(&mut self, schema: &SchemaRef, target_bytes: u64) -> Option<Group> {
-        if let Some(file) = self.dead.values().next() {
+        let worn = self.dead.values().next();
+        if let Some(file) = worn.or_else(|| self.scattered.due()) {
             return Some(Group::new(vec![Arc::clone(file)]));
         }
         while let Some((key, class)) = self.full.first() {
@@ -384,11 +393,10 @@ mod tests {
     }
 
     #[test]
-    fn current_rows_of_a_journal_are_freed_of_dead_ones_sooner() {
+    fn current_rows_of_a_journal_are_freed_of_deleted_ones_sooner() {
         let schema = Arc::new(Schema::empty());
-        let worn = |size: i64, current: &str, deleted: i64| {
-            let mut add = file("f".to_owned(), 1_000).add.clone();
-            add.size = size;
+        let due = |journal: bool, current: &str, deleted: i64| {
+            let mut add = file("f".to_owned(), 1_000_000).add.clone();
             add.partition_values = BTreeMap::from([("c".to_owned(), Some(current.to_owned()))]);
             add.deletion_vector = Some(DeletionVector {
                 storage_type: "i".into(),
@@ -397,25 +405,48 @@ mod tests {
                 size_in_bytes: 1,
                 cardinality: deleted,
             });
-            Arc::new(DataFile::new(add))
-        };
-        let of_size = |size: i64, journal: bool, current: &str, deleted: i64| {
             let mut crumbs = Crumbs {
                 journal,
                 ..Crumbs::default()
             };
-            crumbs.insert(&worn(size, current, deleted), &schema, TARGET);
-            !crumbs.dead.is_empty()
+            let file = Arc::new(DataFile::new(add));
+            crumbs.insert(&file, &schema, TARGET);
+            let due = crumbs.due(&schema, TARGET).is_some();
+            crumbs.remove(&file, &schema);
+            assert!(crumbs.due(&schema, TARGET).is_none());
+            due
         };
-        let due = |journal: bool, current: &str, deleted: i64| {
-            of_size(SCATTERED_BYTES, journal, current, deleted)
-        };
-        assert!(!of_size(SCATTERED_BYTES - 1, true, "true", 201));
-        assert!(due(true, "true", 201));
-        assert!(!due(true, "true", 200));
-        assert!(!due(true, "false", 500));
-        assert!(due(true, "false", 501));
-        assert!(!due(false, "true", 500));
+        assert!(due(true, "true", 125_001));
+        assert!(!due(true, "true", 125_000));
+        assert!(!due(true, "false", 500_000));
+        assert!(due(true, "false", 500_001));
+        assert!(!due(false, "true", 500_000));
+    }
+
+    #[test]
+    fn files_of_one_row_group_are_not_merged_in_a_journal() {
+        let schema = Arc::new(Schema::empty());
+        let group = ROW_GROUP_ROWS as u64;
+        for (journal, rows, due) in [
+            (true, group / SMALL, false),
+            (true, group / SMALL - 1, true),
+            (false, group / SMALL, true),
+        ] {
+            let mut crumbs = Crumbs {
+                journal,
+                ..Crumbs::default()
+            };
+            for at in 0..FAN_IN {
+                let mut add = file(format!("{at}"), rows).add.clone();
+                add.partition_values = BTreeMap::from([("c".to_owned(), Some("true".to_owned()))]);
+                crumbs.insert(&Arc::new(DataFile::new(add)), &schema, TARGET);
+            }
+            assert_eq!(
+                crumbs.due(&schema, TARGET).is_some(),
+                due,
+                "{journal} {rows}"
+            );
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! - `tally`: rows counted as they pass, for whoever waits
 //! - `zorder`: rows arranged so that those near in several columns share files
 //! - `auto`: the same in the background of writes, little by little
+//! - `scattered`: which file of a journal's current rows is written again next
 //! - `kept`: files of events that journals keep, and which versions need them
 //! - `vacuum`: VACUUM, deleting what no version within the retention needs
 //! - `restore`: RESTORE, an old version as the newest
@@ -25,6 +26,7 @@ pub(crate) mod erase;
 mod kept;
 pub(crate) mod optimize;
 pub(crate) mod restore;
+mod scattered;
 mod tally;
 pub(crate) mod vacuum;
 pub(crate) mod verify;

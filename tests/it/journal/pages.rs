@@ -71,9 +71,9 @@ fn load(keys: u64) -> String {
     )
 }
 
-/// A file of ten megabytes: three row groups of at most 2^17 rows, in pages of 2048. With a footer half a megabyte of
-/// the file's end is asked for; a page of all columns has less than a tenth of one. The keys lie in the middle of a row
-/// group, because stores ask for ranges that are less than a megabyte apart in one.
+/// A file of ten megabytes: one row group, in pages of 4096 rows. With a footer half a megabyte of the file's end is asked
+/// for; a page of all columns has less than a fifth of one. The keys lie in the middle of the row group, because stores
+/// ask for ranges that are less than a megabyte apart in one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_write_reads_the_pages_of_its_keys() {
     let disk = Arc::new(InMemory::new());

@@ -263,8 +263,8 @@ async fn only_the_keys_that_are_asked_for_are_read() {
         ]
     };
     for (from, to, rows, at_most) in [
-        (7_100, 7_101, 2, 2_048),
-        (4_999, 5_000, 2, 904 + 2_048),
+        (7_100, 7_101, 2, 4_096),
+        (4_999, 5_000, 2, 904 + 4_096),
         (20_000, 20_001, 0, 0),
     ] {
         let filters = between(from, to);

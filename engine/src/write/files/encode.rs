@@ -35,9 +35,9 @@ use crate::error::{Error, Result};
 use crate::table::footer;
 
 /// Rows of a full row group: enough for good encoding, few enough to skip and to share out.
-pub(super) const ROW_GROUP_ROWS: usize = 1 << 20;
+pub(crate) const ROW_GROUP_ROWS: usize = 1 << 20;
 /// Rows of a page of a journal: what is read for one row, of each column.
-const JOURNAL_PAGE_ROWS: usize = 2 << 10;
+const JOURNAL_PAGE_ROWS: usize = 4 << 10;
 /// Below this many rows neither dictionaries nor the probe for them pay.
 const DICTIONARY_ROWS: usize = 1024;
 /// Rows the probe for dictionaries looks at.
@@ -199,6 +199,11 @@ impl Encoder {
     /// Encoded bytes so far, those not yet in a finished row group estimated.
     pub(super) fn bytes(&self) -> usize {
         self.parquet.bytes_written() + self.row_group.as_ref().map_or(0, |g| g.sizes().0)
+    }
+
+    /// Rows so far.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Bytes held in memory.

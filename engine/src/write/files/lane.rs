@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::table::actions::Add;
 
 /// Rows that are encoded at a time.
-const STEP_ROWS: usize = 64 << 10;
+pub(super) const STEP_ROWS: usize = 64 << 10;
 /// Bytes that are encoded at a time.
 const STEP_BYTES: usize = 8 << 20;
 /// Files a lane ends at the same time: enough to hide the latency of a store.
@@ -174,7 +174,8 @@ impl Lane {
             }
         };
         file.encoder.write(&waiting, &mut file.upload).await?;
-        if file.encoder.bytes() >= self.target.file_bytes {
+        let (bytes, rows) = (file.encoder.bytes(), file.encoder.rows());
+        if self.target.is_full(&group.place, bytes, rows) {
             let full = Group {
                 place: Arc::clone(&group.place),
                 waiting: Waiting::default(),

@@ -42,7 +42,8 @@ use parquet::file::metadata::ParquetMetaData;
 use uuid::Uuid;
 
 use self::encode::Format;
-use self::lane::{Lane, Outcome};
+pub(crate) use self::encode::ROW_GROUP_ROWS;
+use self::lane::{Lane, Outcome, STEP_ROWS};
 use self::partition::{Layout, Place};
 use self::stats::StatsPlan;
 pub(crate) use self::stats::{STATS_COLUMNS_KEY, lists};
@@ -105,6 +106,8 @@ struct Target {
     layout: Layout,
     format: Arc<Format>,
     file_bytes: usize,
+    /// The partition whose files have one row group each, if any: a column's name in files, and its value.
+    single: Option<(String, String)>,
     lane_bytes: usize,
     /// Whether columns are encoded by tasks of their own.
     parallel: bool,
@@ -140,12 +143,23 @@ impl FileSink {
                 layout,
                 format: Arc::new(format),
                 file_bytes: usize::try_from(target_file_bytes).unwrap_or(usize::MAX),
+                single: None,
                 lane_bytes: LANE_BYTES,
                 parallel: std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
                 ids,
                 now_ms,
             }),
         })
+    }
+
+    /// The same for rows of a journal whose current rows `flag` tells: a file of these is closed after one row group.
+    /// Later writes delete rows all over it, and of many files a few can be written again at a time.
+    pub(crate) fn of_journal(mut self, flag: &str) -> Result<Self> {
+        let target = Arc::get_mut(&mut self.target)
+            .ok_or_else(|| Error::internal("files of a journal are being written already"))?;
+        let name = target.layout.physical_name(flag)?.to_owned();
+        target.single = Some((name, true.to_string()));
+        Ok(self)
     }
 
     /// Runs `plan`, whose rows have the table's schema, into new files, which are the caller's then.
@@ -309,6 +323,16 @@ impl Written {
 }
 
 impl Target {
+    /// Whether a file of so many bytes and rows takes no more.
+    fn is_full(&self, place: &Place, bytes: usize, rows: u64) -> bool {
+        let single = self.single.as_ref().is_some_and(|(name, value)| {
+            place.values.get(name).and_then(Option::as_ref) == Some(value)
+        });
+        // What comes next shall not begin another row group.
+        let most = (ROW_GROUP_ROWS - 2 * STEP_ROWS) as u64;
+        bytes >= self.file_bytes || single && rows > most
+    }
+
     /// Where the file `name`, relative to the table, is in the store.
     fn object_path(&self, name: &str) -> Result<Path> {
         let full = match self.folder.as_ref() {

@@ -102,6 +102,12 @@ impl Layout {
             .collect()
     }
 
+    /// The name that files and the log have for a column.
+    pub(super) fn physical_name(&self, column: &str) -> Result<&str> {
+        let at = self.table.index_of(column).map_err(unexpected)?;
+        Ok(&self.physical_names[at])
+    }
+
     /// Positions of the partition columns.
     pub(super) fn partition(&self) -> &[usize] {
         &self.partition

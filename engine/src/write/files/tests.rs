@@ -36,6 +36,7 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use super::*;
 
+mod journal;
 mod mapped;
 
 // --- what is written to ---------------------------------------------------------------------

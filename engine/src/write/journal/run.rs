@@ -71,14 +71,15 @@ pub(in crate::write) async fn run(
 }
 
 fn sink(target: &WriteTarget, journal: &JournalTarget) -> Result<FileSink> {
-    FileSink::new(
+    let sink = FileSink::new(
         &target.table.root,
         &journal.shape.stored,
         table_of(target)?,
         target.settings.target_file_bytes,
         target.ambient.ids(),
         target.ambient.millis(),
-    )
+    )?;
+    sink.of_journal(&journal.shape.definition.columns.current)
 }
 
 /// What kind of write it is.
