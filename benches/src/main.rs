@@ -156,6 +156,7 @@ fn beside_build() -> Result<PathBuf> {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    peers::small_pages(true);
     let mut args = Args::parse();
     if args.workloads.is_empty() {
         args.workloads = Workload::value_variants().to_vec();

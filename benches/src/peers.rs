@@ -32,12 +32,15 @@ impl Peer {
             .join(script)
             .with_extension("py");
         let python = &bench.args.python;
-        let mut child = match Command::new(python)
+        // A peer has the pages it asks for.
+        small_pages(false);
+        let spawned = Command::new(python)
             .arg(path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()
-        {
+            .spawn();
+        small_pages(true);
+        let mut child = match spawned {
             Ok(child) => child,
             Err(error) => {
                 report.absent(format!(
@@ -118,4 +121,12 @@ impl Drop for Peer {
         drop(self.requests.take());
         let _ = self.child.wait();
     }
+}
+
+/// Whether this process has memory of 4 KiB at a time, as the program has. Those it starts begin with the same.
+pub(crate) fn small_pages(small: bool) {
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_thp_disable(small);
+    #[cfg(not(target_os = "linux"))]
+    let _ = small;
 }

@@ -36,6 +36,7 @@ use script::Statements;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    small_pages();
     let streams = Streams {
         stdin_is_terminal: io::stdin().is_terminal(),
         stdout_is_terminal: io::stdout().is_terminal(),
@@ -58,6 +59,14 @@ fn main() -> ExitCode {
             Exit::Io.into()
         }
     }
+}
+
+/// Has memory of 4 KiB at a time from the system, whatever the allocator asks for. Of pages of 2 MiB all is cleared when the
+/// first byte is written: journals took half as much memory again with them, and queries were no faster.
+fn small_pages() {
+    // A system that does not know of it goes on as it was.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 fn start(runtime: &Runtime, settings: Settings, job: Job) -> Exit {
