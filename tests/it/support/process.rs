@@ -62,7 +62,7 @@ pub(crate) async fn killed_writers(
 ) {
     let mut acknowledged = 0;
     for kill in 0..kills {
-        acknowledged = killed(test, lake, kill)
+        acknowledged = killed(test, lake, kill, kill + 1 == kills)
             .await
             .unwrap_or(acknowledged)
             .max(acknowledged);
@@ -77,16 +77,23 @@ pub(crate) async fn killed_writers(
     assert!(acknowledged > 0, "no write was ever acknowledged");
 }
 
-/// Runs a writer for a while, the `kill`th time, and kills it: the last write it said it had done, if any.
-async fn killed(test: &str, lake: &Path, kill: u64) -> Option<i64> {
+/// Runs a writer for a while, the `kill`th time, and kills it: the last write it said it had done, if any. The `last` one
+/// is waited for until it has done one, however busy the machine is.
+async fn killed(test: &str, lake: &Path, kill: u64, last: bool) -> Option<i64> {
     let mut child = another(test, lake);
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (done, first_done) = tokio::sync::oneshot::channel();
     let reader = std::thread::spawn(move || {
+        let mut done = Some(done);
         lines
             .map_while(Result::ok)
             .filter_map(|line| line.strip_prefix("acknowledged ")?.parse::<i64>().ok())
+            .inspect(|_| done.take().into_iter().for_each(|done| _ = done.send(())))
             .last()
     });
+    if last {
+        first_done.await.unwrap();
+    }
     // Spread over start, planning, files and commit of its first writes.
     kill_after(Duration::from_millis(40 + kill * 37 % 160), child).await;
     reader.join().unwrap()
